@@ -1,0 +1,1 @@
+"""Where model weights are downloaded from."""

@@ -1,0 +1,1 @@
+"""Vector databases and full-text indexes."""

@@ -1,0 +1,1 @@
+"""Model and embedding servers. A file may offer chat(...), embeddings(...) and rerank(...)."""

@@ -1,0 +1,1 @@
+"""What Deepwell does with documents and questions. Names no vendor, opens no socket."""

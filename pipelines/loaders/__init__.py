@@ -1,0 +1,1 @@
+"""One file per kind of document. Each offers `SUFFIXES` and `load(path) -> Iterator[Page]`."""

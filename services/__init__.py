@@ -1,0 +1,1 @@
+"""What runs: the processes, their settings, their state. Puts the parts together."""

@@ -1,0 +1,1 @@
+"""Own REST API, one file per resource."""

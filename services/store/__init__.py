@@ -1,0 +1,1 @@
+"""Own state in SQL: knowledge bases, documents, chunks, keys. Jobs live in dbos."""
