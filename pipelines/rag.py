@@ -35,7 +35,7 @@ class TextEmbeddings(Embeddings, abc.ABC):
 
     @abc.abstractmethod
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of passages, shape (len(texts), dimension), float32. Prefix is added here. Raises ModelUnavailable."""
+        """Vectors of passages, shape (len(texts), dimension), float32. Adds the prefix. Raises ModelUnavailable."""
 
     @abc.abstractmethod
     async def embed_question(self, text: str) -> Vectors:
@@ -69,7 +69,7 @@ class VectorIndex(Protocol):
         """Make the collection, or check that the one that is there was made for this identity (else Conflict)."""
 
     async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
-        """Write chunks of ONE knowledge base with their vectors, shape (len(chunks), dimension). Idempotent by chunk id."""
+        """Write chunks of ONE knowledge base; vectors have shape (len(chunks), dimension). Idempotent by chunk id."""
 
     async def flush(self, knowledge_base_id: str) -> None:
         """Make what was written durable and fast to search. Call once after each job."""
