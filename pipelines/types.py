@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 JobState = Literal["queued", "running", "succeeded", "failed", "dead", "cancelled"]
+Role = Literal["system", "user", "assistant", "tool"]
 Scope = Literal["chat", "retrieve", "ingest", "admin"]
 
 
@@ -109,7 +110,7 @@ class Caller:
 class Message:
     """One turn of a conversation as it goes to a model: reasoning of earlier turns is never in it."""
 
-    role: Literal["system", "user", "assistant", "tool"]
+    role: Role
     content: str
 
 

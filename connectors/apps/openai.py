@@ -1,0 +1,259 @@
+"""The OpenAI protocol as ChatBox, Open WebUI, Dify, n8n and the SDKs speak it: requests in, frames out.
+
+The wire profile is the one that every client accepts: line ends are "\\n", one `data:` line an event, `choices` in
+every frame, reasoning and content never in one delta, usage once, keep-alives as comments, errors without `choices`.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from pipelines.errors import BadRequest, RagError
+from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Role, Sources, Text, Usage
+
+DONE = b"data: [DONE]\n\n"
+KEEP_ALIVE = b": keep-alive\n\n"
+ROLES: Mapping[Any, Role] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+#: seconds without a frame before a comment is sent; proxies cut idle connections after 60 s
+KEEP_ALIVE_AFTER = 12.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """What of a `POST /v1/chat/completions` matters to Deepwell; everything else is taken and ignored."""
+
+    model: str
+    messages: tuple[Message, ...]
+    stream: bool = False
+    include_usage: bool = False
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def parse_chat(body: bytes) -> ChatRequest:
+    """Read a request body as leniently as the clients need. Raises BadRequest."""
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise BadRequest("the body must be a JSON object with `model` and `messages`")
+    model, messages = data.get("model"), data.get("messages")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("`model` must be a string; GET /v1/models lists the ids")
+    if not isinstance(messages, list) or not messages:
+        raise BadRequest("`messages` must be a list with at least one message")
+    limit = data.get("max_completion_tokens") or data.get("max_tokens")
+    stop = data.get("stop") or ()
+    options = data.get("stream_options")
+    return ChatRequest(
+        model=model,
+        messages=tuple(_message(m, i) for i, m in enumerate(messages)),
+        stream=data.get("stream") is True,
+        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        max_tokens=limit if isinstance(limit, int) and limit > 0 else None,
+        temperature=_number(data.get("temperature")),
+        top_p=_number(data.get("top_p")),
+        stop=(stop,) if isinstance(stop, str) else tuple(s for s in stop if isinstance(s, str)),
+        extra=data,
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _message(message: object, i: int) -> Message:
+    if not isinstance(message, dict):
+        raise BadRequest(f"messages[{i}] must be an object with `role` and `content`")
+    role = ROLES.get(message.get("role"))
+    if role is None:
+        raise BadRequest(f"messages[{i}].role must be system, user, assistant or tool")
+    return Message(role=role, content=_content(message.get("content"), i))
+
+
+def _content(content: object, i: int) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise BadRequest(f"messages[{i}].content must be null, a string or a list of parts")
+    texts = []
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else "text"
+        if kind in ("image_url", "input_image", "input_audio", "video_url"):
+            raise BadRequest(f"{kind} is not supported by this model")
+        text = part.get("text") if isinstance(part, dict) else part
+        if isinstance(text, str):
+            texts.append(text)
+    return "\n".join(texts)
+
+
+def annotations(answer: str, citations: tuple[Citation, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
+    """OpenAI's url_citation annotations; indices are those of the first `[n]` in the answer."""
+    found = []
+    for citation in citations:
+        marker = f"[{citation.n}]"
+        start = max(answer.find(marker), 0)
+        cited = {
+            "url": urls.get(citation.chunk_id, ""),
+            "title": title(citation.document, citation.page),
+            "start_index": start,
+            "end_index": start + len(marker),
+        }
+        found.append({"type": "url_citation", "url_citation": cited})
+    return found
+
+
+def title(document: str, page: int | None) -> str:
+    """What a source list calls a passage."""
+    return f"{document} p.{page}" if page else document
+
+
+def search_results(hits: tuple[Hit, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The sources as LobeChat and others read them, with our own fields beside."""
+    return [
+        {
+            "title": title(hit.chunk.document, hit.chunk.page),
+            "url": urls.get(hit.chunk.id, ""),
+            "snippet": hit.chunk.text[:300],
+            "document_id": hit.chunk.document_id,
+            "chunk_id": hit.chunk.id,
+            "page": hit.chunk.page,
+            "score": round(hit.score, 4),
+        }
+        for hit in hits
+    ]
+
+
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """`usage` with every field that some client indexes unguarded."""
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
+
+
+class Completion:
+    """One answer on the wire: turns events into frames, or into one body."""
+
+    def __init__(self, request: ChatRequest, urls: Mapping[str, str]) -> None:
+        self.request = request
+        #: resolvable address of each chunk, filled when the sources come
+        self.urls = urls
+        self.id = "chatcmpl-" + secrets.token_hex(12)
+        self.created = int(time.time())
+        self.hits: tuple[Hit, ...] = ()
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+
+    def _frame(self, delta: dict[str, Any], finish: str | None = None, **root: Any) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return self._data({"choices": [choice], **root})
+
+    def _data(self, fields: dict[str, Any]) -> bytes:
+        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.request.model}
+        return b"data: " + orjson.dumps({**head, **fields}) + b"\n\n"
+
+    def frames(self, event: Event) -> list[bytes]:
+        """The frames one event becomes."""
+        if isinstance(event, Sources):
+            self.hits = event.hits
+            return []
+        if isinstance(event, Reasoning):
+            return [self._frame({"reasoning_content": event.text})] if event.text else []
+        if isinstance(event, Text):
+            root: dict[str, Any] = {}
+            if self.hits and not self.text:
+                root["search_results"] = search_results(self.hits, self.urls)
+            self.text.append(event.text)
+            return [self._frame({"content": event.text}, **root)] if event.text else []
+        return self._last_frames(event)
+
+    def _last_frames(self, finish: Finish) -> list[bytes]:
+        notes = annotations("".join(self.text), finish.citations, self.urls)
+        root: dict[str, Any] = {"warnings": list(finish.warnings)} if finish.warnings else {}
+        if not self.request.include_usage:
+            root["usage"] = usage_body(finish.usage)
+        frames = [self._frame({"annotations": notes} if notes else {}, finish.reason, **root)]
+        if self.request.include_usage:
+            frames.append(self._data({"choices": [], "usage": usage_body(finish.usage)}))
+        return [*frames, DONE]
+
+    async def stream(self, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+        """Every frame of a streamed answer, keep-alives included. An error after the start is one error frame."""
+        yield self._frame({"role": "assistant", "content": ""})
+        try:
+            async for event in with_silence(events, KEEP_ALIVE_AFTER):
+                for frame in [KEEP_ALIVE] if event is None else self.frames(event):
+                    yield frame
+        except RagError as error:
+            detail = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
+            yield b"data: " + orjson.dumps({"error": detail}) + b"\n\n"
+
+    async def body(self, events: AsyncIterator[Event]) -> dict[str, Any]:
+        """The body of an answer that is not streamed."""
+        finish = Finish()
+        async for event in events:
+            if isinstance(event, Sources):
+                self.hits = event.hits
+            elif isinstance(event, Reasoning):
+                self.reasoning.append(event.text)
+            elif isinstance(event, Text):
+                self.text.append(event.text)
+            else:
+                finish = event
+        answer = "".join(self.text)
+        message: dict[str, Any] = {"role": "assistant", "content": answer}
+        if self.reasoning:
+            message["reasoning_content"] = "".join(self.reasoning)
+        if finish.citations:
+            message["annotations"] = annotations(answer, finish.citations, self.urls)
+        choice = {"index": 0, "message": message, "finish_reason": finish.reason, "logprobs": None}
+        head = {"id": self.id, "object": "chat.completion", "created": self.created, "model": self.request.model}
+        found = {"search_results": search_results(self.hits, self.urls)} if self.hits else {}
+        warned = {"warnings": list(finish.warnings)} if finish.warnings else {}
+        return {**head, "choices": [choice], "usage": usage_body(finish.usage), **found, **warned}
+
+
+async def with_silence(events: AsyncIterator[Event], seconds: float) -> AsyncIterator[Event | None]:
+    """The same events, with None after every `seconds` without one."""
+    iterator = aiter(events)
+    waiting: asyncio.Future[Event] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(iterator))
+            done, _ = await asyncio.wait({waiting}, timeout=seconds)
+            if not done:
+                yield None
+                continue
+            try:
+                event = waiting.result()
+            except StopAsyncIteration:
+                return
+            finally:
+                waiting = None
+            yield event
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.wait({waiting})
+        if hasattr(iterator, "aclose"):
+            await iterator.aclose()
