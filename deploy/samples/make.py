@@ -1,6 +1,6 @@
 """Builds the PDF, DOCX, PPTX, XLSX, CSV and Shift_JIS samples from the texts beside this file.
 
-    python samples/_source/make.py
+    python deploy/samples/make.py
 
 Needs `fpdf2`, `python-docx`, `python-pptx`, `openpyxl`, and the fonts DejaVu Sans, IPA Gothic and Droid Sans Fallback
 (Debian: fonts-dejavu-core fonts-ipafont-gothic fonts-droid-fallback). The results are committed; run it after a change
@@ -19,7 +19,7 @@ from openpyxl import Workbook
 from openpyxl.styles import Font
 
 SOURCE = Path(__file__).parent
-SAMPLES = SOURCE.parent
+SAMPLES = SOURCE.parents[1] / "samples"
 FONTS = Path("/usr/share/fonts")
 DEJAVU = FONTS / "truetype/dejavu/DejaVuSans.ttf"
 FONT_OF = {
