@@ -1,0 +1,121 @@
+"""API keys: only the hash is kept."""
+
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Collection
+from typing import get_args
+
+import sqlalchemy as sa
+
+from pipelines.errors import BadRequest, NotFound, StorageFull, Unavailable
+from pipelines.types import Caller, Scope
+from services.store.database import Database, Row
+from services.store.names import new_id
+from services.store.records import Key
+from services.store.tables import keys
+
+log = logging.getLogger(__name__)
+
+PREFIX = "dw-"
+#: seconds during which a revoked key may still work in another process
+CACHE_SECONDS = 5.0
+#: seconds between two notes of when a key was last used
+USE_SECONDS = 60.0
+_CACHE_SIZE = 1024
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+class Keys:
+    """Keys by the hash of their secret."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache: dict[str, tuple[float, Caller | None]] = {}
+
+    async def create(
+        self, name: str, scopes: Collection[Scope], knowledge_bases: Collection[str] | None = None
+    ) -> tuple[Key, str]:
+        """A new key and its secret, `dw-` and 40 URL-safe characters, shown this once. Raises BadRequest."""
+        unknown = sorted(set(scopes) - set(get_args(Scope)))
+        if unknown or not scopes:
+            raise BadRequest(f"a key needs scopes out of {', '.join(get_args(Scope))}, not {', '.join(unknown) or '-'}")
+        if not 1 <= len(name) <= 200:
+            raise BadRequest("a key's name has 1 to 200 characters")
+        secret = PREFIX + secrets.token_urlsafe(30)
+        row = {
+            "id": new_id("key"),
+            "name": name,
+            "hash": hash_secret(secret),
+            "scopes": sorted(set(scopes)),
+            "knowledge_bases": None if knowledge_bases is None else sorted(set(knowledge_bases)),
+            "created": time.time(),
+        }
+        async with self._database.write() as connection:
+            await connection.execute(keys.insert(), row)
+        self._cache.pop(hash_secret(secret), None)
+        return await self.get(str(row["id"])), secret
+
+    async def get(self, key_id: str) -> Key:
+        """One by its id. Raises NotFound."""
+        row = await self._database.row(sa.select(keys).where(keys.c.id == key_id))
+        if row is None:
+            raise NotFound(f"there is no key {key_id!r}")
+        return _record(row)
+
+    async def revoke(self, key_id: str) -> Key:
+        """Make it invalid: here at once, in other processes within CACHE_SECONDS. Raises NotFound."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                keys.update().where(keys.c.id == key_id, keys.c.revoked.is_(None)).values(revoked=time.time())
+            )
+        self._cache.clear()
+        return await self.get(key_id)
+
+    async def caller(self, secret: str) -> Caller | None:
+        """Who has this secret; None if nobody, or revoked. Answers from memory for CACHE_SECONDS."""
+        digest = hash_secret(secret)
+        now = time.monotonic()
+        known = self._cache.get(digest)
+        if known and known[0] > now:
+            return known[1]
+        row = await self._database.row(sa.select(keys).where(keys.c.hash == digest, keys.c.revoked.is_(None)))
+        caller = _caller(_record(row)) if row else None
+        if len(self._cache) >= _CACHE_SIZE:  # a flood of invented keys must not fill the memory
+            self._cache.clear()
+        self._cache[digest] = (now + CACHE_SECONDS, caller)
+        if row and time.time() - (row.last_used or 0) > USE_SECONDS:
+            await self._note_use(row.id)
+        return caller
+
+    async def _note_use(self, key_id: str) -> None:
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(keys.update().where(keys.c.id == key_id).values(last_used=time.time()))
+        except (StorageFull, Unavailable) as error:  # a full disk must not keep people from asking
+            log.warning("cannot note when key %s was last used: %s", key_id, error)
+
+    async def list(self) -> list[Key]:
+        """All of them, oldest first, revoked ones too."""
+        return [_record(row) for row in await self._database.rows(sa.select(keys).order_by(keys.c.created))]
+
+
+def _record(row: Row) -> Key:
+    return Key(
+        id=row.id,
+        name=row.name,
+        scopes=frozenset(row.scopes),
+        knowledge_bases=None if row.knowledge_bases is None else frozenset(row.knowledge_bases),
+        created=row.created,
+        revoked=row.revoked,
+        last_used=row.last_used,
+    )
+
+
+def _caller(key: Key) -> Caller:
+    return Caller(name=key.name, scopes=key.scopes, knowledge_bases=key.knowledge_bases, key_id=key.id)

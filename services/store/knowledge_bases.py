@@ -1,0 +1,107 @@
+"""Knowledge bases in SQL."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from pipelines.errors import Conflict, NotFound
+from pipelines.types import EmbeddingIdentity
+from services.store.database import Database, Row
+from services.store.names import knowledge_base_name, new_id
+from services.store.records import KnowledgeBase
+from services.store.tables import documents, knowledge_bases
+
+_ALIVE = knowledge_bases.c.deleted.is_(None)
+
+
+class KnowledgeBases:
+    """What there is to ask. A deleted one is gone but for `unfinished_deletions`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, name: str, description: str = "") -> KnowledgeBase:
+        """A new empty one. Raises BadRequest for a name that cannot be, Conflict if there is one of that name."""
+        name = knowledge_base_name(name)
+        row = {"id": new_id("kb"), "name": name, "description": description, "created": time.time()}
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(knowledge_bases.insert(), row)
+        except IntegrityError:
+            raise Conflict(f"there is a knowledge base {name!r} already") from None
+        return KnowledgeBase(embedding=None, **row)  # type: ignore[arg-type]
+
+    async def get(self, id_or_name: str) -> KnowledgeBase:
+        """One by its id or its name. Raises NotFound."""
+        named = sa.or_(knowledge_bases.c.id == id_or_name, knowledge_bases.c.name == id_or_name)
+        row = await self._database.row(sa.select(knowledge_bases).where(_ALIVE, named))
+        if row is None:
+            raise NotFound(f"there is no knowledge base {id_or_name!r}: `deepwell kb list` shows those there are")
+        return _record(row)
+
+    async def bind(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+        """Say with which embedding its vectors are made; kept for ever. Raises Conflict if it is another one."""
+        async with self._database.write() as connection:
+            await connection.execute(
+                knowledge_bases.update()
+                .where(knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.embedding.is_(None))
+                .values(embedding=asdict(identity))
+            )
+        row = await self._database.row(
+            sa.select(knowledge_bases.c.name, knowledge_bases.c.embedding).where(
+                knowledge_bases.c.id == knowledge_base_id
+            )
+        )
+        if row is None:
+            raise NotFound("the knowledge base is gone")
+        if EmbeddingIdentity(**row.embedding) != identity:
+            raise Conflict(
+                f"knowledge base {row.name!r} was made with embedding model {_words(row.embedding)}, the one in force "
+                f"is {_words(asdict(identity))}: set the first one again, or make a new knowledge base"
+            )
+
+    async def mark_deleted(self, knowledge_base_id: str, job_id: str) -> None:
+        """Make it and its documents invisible at once; its name is free again. The job does the rest."""
+        now = time.time()
+        async with self._database.write() as connection:
+            gone = await connection.execute(
+                knowledge_bases.update()
+                .where(_ALIVE, knowledge_bases.c.id == knowledge_base_id)
+                .values(deleted=now, job_id=job_id, name=f"deleted {knowledge_base_id}")
+            )
+            if gone.rowcount == 0:
+                raise NotFound("there is no such knowledge base")
+            await connection.execute(
+                documents.update()
+                .where(documents.c.knowledge_base_id == knowledge_base_id)
+                .values(deleted=now, job_id=job_id, updated=now)
+            )
+
+    async def unfinished_deletions(self) -> list[tuple[str, str]]:
+        """(id, job id) of those that are marked deleted but not yet purged."""
+        rows = await self._database.rows(
+            sa.select(knowledge_bases.c.id, knowledge_bases.c.job_id).where(knowledge_bases.c.deleted.is_not(None))
+        )
+        return [(row.id, row.job_id) for row in rows]
+
+    async def list(self) -> list[KnowledgeBase]:
+        """All of them, by name."""
+        rows = await self._database.rows(sa.select(knowledge_bases).where(_ALIVE).order_by(knowledge_bases.c.name))
+        return [_record(row) for row in rows]
+
+
+def _record(row: Row) -> KnowledgeBase:
+    return KnowledgeBase(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        embedding=EmbeddingIdentity(**row.embedding) if row.embedding else None,
+        created=row.created,
+    )
+
+
+def _words(identity: dict[str, Any]) -> str:
+    return f"{identity['model']} ({identity['revision']}, {identity['dimension']} dimensions)"

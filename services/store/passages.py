@@ -1,0 +1,37 @@
+"""Text of chunks for retrieval: one query, on a connection kept for it."""
+
+from collections.abc import Sequence
+
+import sqlalchemy as sa
+
+from pipelines.types import Chunk
+from services.store.chunks import chunk_of
+from services.store.database import Database
+from services.store.tables import chunks, documents
+
+# Built once: building a query costs more than running it. The knowledge base is compared afterwards: given both
+# conditions, SQLite reads the whole knowledge base by its index instead of 100 rows by their keys (20 ms, not 1).
+_QUERY = (
+    sa.select(chunks, documents.c.name)
+    .join(documents, documents.c.id == chunks.c.document_id)
+    .where(
+        chunks.c.id.in_(sa.bindparam("ids", expanding=True)),
+        documents.c.deleted.is_(None),
+    )
+)
+
+
+class Passages:
+    """`pipelines.rag.Passages` over SQL: what is deleted is gone at once, what is being made is not there yet."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def get(self, knowledge_base_ids: Sequence[str], chunk_ids: Sequence[str]) -> dict[str, Chunk]:
+        """Chunks by id, only those of these knowledge bases; ids that are gone are left out."""
+        if not knowledge_base_ids or not chunk_ids:
+            return {}
+        allowed = frozenset(knowledge_base_ids)
+        rows = await self._database.rows(_QUERY, {"ids": list(chunk_ids)})
+        found = (chunk_of(row, row[-1]) for row in rows)
+        return {chunk.id: chunk for chunk in found if chunk.knowledge_base_id in allowed}

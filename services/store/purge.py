@@ -1,0 +1,67 @@
+"""The last step of deletions: rows go, and the content of files that nobody names any more."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.store.database import Database
+from services.store.tables import chunks, documents, knowledge_bases, staged_chunks, stale_chunks
+
+
+class Purge:
+    """Removes for good what is marked deleted."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def document(self, document: str, job_id: str, blobs: Path) -> tuple[int, int]:
+        """Remove the row and, if no other document has the same content, the file. Gives (rows, files) removed."""
+        async with self._database.write() as connection:
+            row = (
+                await connection.execute(
+                    documents.delete()
+                    .where(documents.c.id == document, documents.c.job_id == job_id, documents.c.deleted.is_not(None))
+                    .returning(documents.c.sha256)
+                )
+            ).first()
+        return (1, await self.blob(row[0], blobs)) if row else (0, 0)
+
+    async def blob(self, sha256: str, blobs: Path) -> int:
+        """Remove the file with this content if no document names it. Gives the number of files removed.
+
+        The file goes inside the transaction: an upload of the same content waits for it, and then writes it anew.
+        """
+        async with self._database.write(lock=sha256) as connection:
+            named = await connection.execute(sa.select(documents.c.id).where(documents.c.sha256 == sha256).limit(1))
+            path = blobs / sha256
+            if named.first() is not None or not path.exists():
+                return 0
+            path.unlink()
+            return 1
+
+    async def knowledge_base(self, knowledge_base_id: str, blobs: Path) -> dict[str, int]:
+        """Remove every row of a knowledge base that is marked deleted, and files that nobody names any more."""
+        async with self._database.write() as connection:
+            counts = {"chunks": await _delete(connection, chunks, knowledge_base_id)}
+            await _delete(connection, staged_chunks, knowledge_base_id)
+            await _delete(connection, stale_chunks, knowledge_base_id)
+            contents = await connection.execute(
+                documents.delete()
+                .where(documents.c.knowledge_base_id == knowledge_base_id)
+                .returning(documents.c.sha256)
+            )
+            hashes = [row[0] for row in contents]
+            await connection.execute(
+                knowledge_bases.delete().where(
+                    knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.deleted.is_not(None)
+                )
+            )
+        counts["documents"] = len(hashes)
+        counts["files"] = sum([await self.blob(sha256, blobs) for sha256 in sorted(set(hashes))])
+        return counts
+
+
+async def _delete(connection: AsyncConnection, table: sa.Table, knowledge_base_id: str) -> int:
+    done = await connection.execute(table.delete().where(table.c.knowledge_base_id == knowledge_base_id))
+    return int(done.rowcount)

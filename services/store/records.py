@@ -1,0 +1,71 @@
+"""Rows as the rest of Deepwell sees them: frozen records."""
+
+from dataclasses import dataclass
+
+from pipelines.types import EmbeddingIdentity, JobState, Scope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnowledgeBase:
+    """A named set of documents that is searched together."""
+
+    id: str
+    #: also the model id under which clients ask it
+    name: str
+    description: str
+    #: what its vectors were made with; None before the first document
+    embedding: EmbeddingIdentity | None
+    #: seconds since 1970
+    created: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A file in a knowledge base, and how far its job is."""
+
+    id: str
+    knowledge_base_id: str
+    name: str
+    #: path or URL it came from, "" for a plain upload
+    source: str
+    media_type: str
+    #: bytes
+    size: int
+    #: of the content last given to us
+    sha256: str
+    #: of the content that searches see, "" before the first success
+    indexed_sha256: str
+    state: JobState
+    #: "parsing", "splitting", "embedding", "finishing", "deleting" while a job runs, else ""
+    step: str
+    #: why it failed, in words
+    error: str
+    error_code: str
+    #: passages that searches see
+    chunks: int
+    pages_done: int
+    pages_total: int
+    #: seconds until the job ends, as far as one can tell
+    eta: float | None
+    #: the one job that may change this document
+    job_id: str
+    #: how often its job was begun without getting anywhere
+    attempts: int
+    created: float
+    updated: float
+    #: when it was deleted; it is invisible since then
+    deleted: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Key:
+    """An API key without its secret, which nobody can show again."""
+
+    id: str
+    name: str
+    scopes: frozenset[Scope]
+    #: ids; None means every knowledge base
+    knowledge_bases: frozenset[str] | None
+    created: float
+    revoked: float | None
+    last_used: float | None

@@ -1,0 +1,113 @@
+"""The tables of Deepwell's own state. A change here needs a migration in `migrations/versions/`.
+
+Times are seconds since 1970 (UTC) as floats: SQLite has no time zones, and clients format them.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData()
+
+#: revision of the newest migration; `services.store.migrate` refuses a database that is ahead of it
+SCHEMA = "0001"
+
+knowledge_bases = sa.Table(
+    "knowledge_bases",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False, unique=True),
+    sa.Column("description", sa.Text, nullable=False, default=""),
+    # EmbeddingIdentity as JSON, bound by the first document
+    sa.Column("embedding", sa.JSON(none_as_null=True)),
+    sa.Column("created", sa.Float(53), nullable=False),
+    # job that deletes it; "" while it lives
+    sa.Column("job_id", sa.String(100), nullable=False, default=""),
+    sa.Column("deleted", sa.Float(53)),
+)
+
+documents = sa.Table(
+    "documents",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("knowledge_base_id", sa.String(32), sa.ForeignKey("knowledge_bases.id"), nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("source", sa.Text, nullable=False, default=""),
+    sa.Column("media_type", sa.String(200), nullable=False, default=""),
+    sa.Column("size", sa.BigInteger, nullable=False, default=0),
+    sa.Column("sha256", sa.String(64), nullable=False),
+    # content of the version that searches see; "" before the first success
+    sa.Column("indexed_sha256", sa.String(64), nullable=False, default=""),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("step", sa.String(16), nullable=False, default=""),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("error_code", sa.String(64), nullable=False, default=""),
+    sa.Column("chunks", sa.Integer, nullable=False, default=0),
+    sa.Column("pages_done", sa.Integer, nullable=False, default=0),
+    sa.Column("pages_total", sa.Integer, nullable=False, default=0),
+    sa.Column("eta", sa.Float(53)),
+    # the one job that may change this document, and how many jobs it has had
+    sa.Column("job_id", sa.String(100), nullable=False, default=""),
+    sa.Column("jobs", sa.Integer, nullable=False, default=0),
+    # how often that job was begun without getting anywhere
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("updated", sa.Float(53), nullable=False),
+    # tombstone: invisible from then on
+    sa.Column("deleted", sa.Float(53)),
+    sa.UniqueConstraint("knowledge_base_id", "name"),
+    sa.Index("documents_by_state", "state"),
+    sa.Index("documents_by_sha256", "sha256"),
+)
+
+
+def _passage_columns() -> list[sa.Column[object]]:
+    return [
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("document_id", sa.String(32), nullable=False),
+        sa.Column("knowledge_base_id", sa.String(32), nullable=False, index=True),
+        sa.Column("position", sa.Integer, nullable=False),
+        sa.Column("page", sa.Integer),
+        sa.Column("page_end", sa.Integer),
+        sa.Column("heading", sa.Text, nullable=False, default=""),
+        sa.Column("start", sa.Integer, nullable=False, default=0),
+        sa.Column("end", sa.Integer, nullable=False, default=0),
+        sa.Column("text", sa.Text, nullable=False),
+    ]
+
+
+#: what searches see
+chunks = sa.Table("chunks", metadata, *_passage_columns(), sa.Index("chunks_in_order", "document_id", "position"))
+
+#: the next version of a document, while its job runs
+staged_chunks = sa.Table(
+    "staged_chunks",
+    metadata,
+    *_passage_columns(),
+    # its vector is in the index
+    sa.Column("embedded", sa.Boolean, nullable=False, default=False),
+    # the same passage is in the version that searches see: nothing to write to any index
+    sa.Column("kept", sa.Boolean, nullable=False, default=False),
+    sa.Index("staged_chunks_in_order", "document_id", "position"),
+)
+
+#: chunk ids that no version needs any more, until they are gone from the indexes
+stale_chunks = sa.Table(
+    "stale_chunks",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("document_id", sa.String(32), nullable=False, index=True),
+    sa.Column("knowledge_base_id", sa.String(32), nullable=False, index=True),
+)
+
+keys = sa.Table(
+    "keys",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("name", sa.String(200), nullable=False),
+    # SHA-256 of the secret: 240 random bits need no salt and no slow hash
+    sa.Column("hash", sa.String(64), nullable=False, unique=True),
+    sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("knowledge_bases", sa.JSON(none_as_null=True)),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("revoked", sa.Float(53)),
+    sa.Column("last_used", sa.Float(53)),
+)
