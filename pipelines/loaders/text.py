@@ -1,0 +1,21 @@
+"""Plain text in any common encoding."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.encoding import decode
+from pipelines.loaders import Sample
+from pipelines.types import Page
+
+SUFFIXES = frozenset({".txt", ".text", ".log"})
+MEDIA_TYPES = frozenset({"text/plain"})
+
+
+def recognises(sample: Sample) -> bool:
+    """Plain text has no mark of its own; its name decides."""
+    return False
+
+
+def load(path: Path) -> Iterator[Page]:
+    """One page without a number."""
+    yield Page(text=decode(path.read_bytes(), path.name))
