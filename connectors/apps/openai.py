@@ -4,7 +4,7 @@ The wire profile is the one that every client accepts: line ends are "\\n", one 
 every frame, reasoning and content never in one delta, usage once, keep-alives as comments, errors without `choices`.
 """
 
-import asyncio
+import contextlib
 import secrets
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from pipelines.errors import BadRequest, RagError
+from pipelines.events import Lookahead, with_silence
 from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Role, Sources, Text, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -197,13 +198,14 @@ class Completion:
             frames.append(self._data({"choices": [], "usage": usage_body(finish.usage)}))
         return [*frames, DONE]
 
-    async def stream(self, events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    async def stream(self, events: Lookahead) -> AsyncIterator[bytes]:
         """Every frame of a streamed answer, keep-alives included. An error after the start is one error frame."""
         yield self._frame({"role": "assistant", "content": ""})
         try:
-            async for event in with_silence(events, KEEP_ALIVE_AFTER):
-                for frame in [KEEP_ALIVE] if event is None else self.frames(event):
-                    yield frame
+            async with contextlib.aclosing(with_silence(events, KEEP_ALIVE_AFTER)) as watched:
+                async for event in watched:
+                    for frame in [KEEP_ALIVE] if event is None else self.frames(event):
+                        yield frame
         except RagError as error:
             detail = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
             yield b"data: " + orjson.dumps({"error": detail}) + b"\n\n"
@@ -231,29 +233,3 @@ class Completion:
         found = {"search_results": search_results(self.hits, self.urls)} if self.hits else {}
         warned = {"warnings": list(finish.warnings)} if finish.warnings else {}
         return {**head, "choices": [choice], "usage": usage_body(finish.usage), **found, **warned}
-
-
-async def with_silence(events: AsyncIterator[Event], seconds: float) -> AsyncIterator[Event | None]:
-    """The same events, with None after every `seconds` without one."""
-    iterator = aiter(events)
-    waiting: asyncio.Future[Event] | None = None
-    try:
-        while True:
-            waiting = waiting or asyncio.ensure_future(anext(iterator))
-            done, _ = await asyncio.wait({waiting}, timeout=seconds)
-            if not done:
-                yield None
-                continue
-            try:
-                event = waiting.result()
-            except StopAsyncIteration:
-                return
-            finally:
-                waiting = None
-            yield event
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            await asyncio.wait({waiting})
-        if hasattr(iterator, "aclose"):
-            await iterator.aclose()

@@ -1,0 +1,97 @@
+"""The OpenAI surface: models and chat completions."""
+
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from connectors.apps.openai import ChatRequest, Completion, parse_chat
+from pipelines.errors import NotFound, TooLarge
+from pipelines.events import Lookahead
+from pipelines.types import Caller, Event
+from services.answering import answer_events, chunk_urls, resolve
+from services.api.deps import Parts
+from services.auth import Chatter
+from services.build import Deepwell
+from services.disconnect import until_gone
+from services.errors import responses
+
+router = APIRouter(tags=["chat"])
+#: seconds in which the model server may still refuse before we commit to a 200
+PATIENCE = 3.0
+LARGEST_BODY = 32 << 20
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+
+
+@router.get("/v1/models", responses=responses())
+async def list_models(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
+    """One model id for the plain model and one for each knowledge base the key may use."""
+    plain = deepwell.chat.id
+    names = [k.name for k in await deepwell.visible(caller)]
+    cards = [card(deepwell, plain), *(card(deepwell, f"{plain}-{name}", name) for name in names)]
+    return {"object": "list", "data": cards}
+
+
+@router.get("/v1/models/{model}", responses=responses(NotFound))
+async def get_model(model: str, caller: Chatter, deepwell: Parts) -> dict[str, Any]:
+    """One model by its id."""
+    await resolve(deepwell, caller, model)
+    return card(deepwell, model)
+
+
+def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, Any]:
+    """A model as clients list it. A stand-in says that it is one."""
+    chat = deepwell.chat
+    name = f"{chat.profile.title} over {knowledge_base}" if knowledge_base else chat.profile.title
+    return {
+        "id": model,
+        "object": "model",
+        "created": 1735689600,
+        "owned_by": "deepwell",
+        "name": name,
+        "context_length": deepwell.settings.chat.context,
+        "architecture": {"input_modalities": ["text"]},
+    }
+
+
+@router.post("/v1/chat/completions", responses=responses(NotFound, TooLarge))
+async def create_chat_completion(request: Request, caller: Chatter, deepwell: Parts) -> Response:
+    """Answer a conversation; with the id of a knowledge base's model, from its documents, with citations."""
+    wanted = parse_chat(await read_body(request))
+    target = await resolve(deepwell, caller, wanted.model)
+    urls: dict[str, str] = {}
+    completion = Completion(wanted, urls)
+    events = noting_urls(await _events(deepwell, caller, wanted, target), urls, deepwell, str(request.base_url))
+    ahead = Lookahead(events)
+    if wanted.stream:
+        await until_gone(request, ahead.prime(PATIENCE), ahead.close)
+        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
+    body = await until_gone(request, completion.body(events), ahead.close)
+    return Response(orjson.dumps(body), media_type="application/json")
+
+
+async def _events(deepwell: Deepwell, caller: Caller, wanted: ChatRequest, target: list[str]) -> AsyncIterator[Event]:
+    return await answer_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens)
+
+
+async def noting_urls(
+    events: AsyncIterator[Event], urls: dict[str, str], deepwell: Deepwell, base: str
+) -> AsyncGenerator[Event]:
+    """The same events; the address of each passage is known before the event that names it goes on."""
+    async with contextlib.aclosing(events):  # type: ignore[type-var]
+        async for event in events:
+            urls |= chunk_urls(event, deepwell.settings.server.public_url or base)
+            yield event
+
+
+async def read_body(request: Request) -> bytes:
+    """The body, refused as soon as it is too large. Raises TooLarge."""
+    body = bytearray()
+    async for block in request.stream():
+        body += block
+        if len(body) > LARGEST_BODY:
+            raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+    return bytes(body)

@@ -1,0 +1,82 @@
+"""Jobs: ingestions and deletions, and how far they are."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from pipelines.errors import Conflict, NotFound
+from pipelines.types import Caller
+from services import jobs
+from services.api.deps import Parts, iso
+from services.api.schemas import Job, Jobs
+from services.auth import Ingester
+from services.build import Deepwell
+from services.errors import responses
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=1_000_000)]
+
+
+@router.get("", responses=responses())
+async def list_jobs(
+    caller: Ingester, deepwell: Parts, unfinished: bool = False, limit: Limit = 100, offset: Offset = 0
+) -> Jobs:
+    """Jobs of the knowledge bases that the key may use, newest first."""
+    found = await deepwell.jobs.list(limit=limit, offset=offset)
+    wanted = [job for job in found if may_see(caller, job) and not (unfinished and job.state in jobs.ENDED)]
+    return Jobs(jobs=[await shown(deepwell, job) for job in wanted])
+
+
+@router.get("/{job}", responses=responses(NotFound))
+async def get_job(job: str, caller: Ingester, deepwell: Parts) -> Job:
+    """One job."""
+    return await shown(deepwell, await find(deepwell, caller, job))
+
+
+@router.post("/{job}/cancel", responses=responses(NotFound, Conflict))
+async def cancel_job(job: str, caller: Ingester, deepwell: Parts) -> Job:
+    """Stop an ingestion; what searches saw before stays."""
+    found = await find(deepwell, caller, job)
+    return await shown(deepwell, await deepwell.jobs.cancel(found.id))
+
+
+@router.post("/{job}/retry", responses=responses(NotFound, Conflict))
+async def retry_job(job: str, caller: Ingester, deepwell: Parts) -> Job:
+    """Queue a failed, dead or cancelled ingestion again; what was done is not done twice."""
+    found = await find(deepwell, caller, job)
+    if found.document_id is None:
+        raise Conflict("a deletion goes on by itself; there is nothing to retry")
+    return await shown(deepwell, await deepwell.jobs.retry(found.document_id))
+
+
+async def find(deepwell: Deepwell, caller: Caller, job: str) -> jobs.Job:
+    """A job that the caller may see. Raises NotFound."""
+    found = await deepwell.jobs.get(job)
+    if not may_see(caller, found):
+        raise NotFound(f"there is no job {job!r}")
+    return found
+
+
+def may_see(caller: Caller, job: jobs.Job) -> bool:
+    """Whether the key allows the knowledge base the job works on."""
+    return caller.knowledge_bases is None or job.knowledge_base_id in caller.knowledge_bases
+
+
+async def shown(deepwell: Deepwell, job: jobs.Job) -> Job:
+    """A job as the API shows it."""
+    return Job(
+        id=job.id,
+        kind=job.kind,
+        document_id=job.document_id,
+        document=job.document,
+        knowledge_base=await deepwell.knowledge_base_name(job.knowledge_base_id),
+        state=job.state,
+        step=job.step,
+        pages_done=job.pages_done,
+        pages_total=job.pages_total or None,
+        eta=job.eta,
+        error=job.error or None,
+        created=iso(job.created),
+        updated=iso(job.updated),
+    )

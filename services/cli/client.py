@@ -1,0 +1,99 @@
+"""Deepwell's own REST API, as the commands call it."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from pipelines import errors
+from services.settings import load_settings
+
+Json = dict[str, Any]
+
+
+class Unreachable(errors.Unavailable):
+    """No Deepwell answers at the address."""
+
+
+class Api:
+    """A connection to a running Deepwell. Every method raises RagError with the server's own words."""
+
+    def __init__(self, data_dir: Path | None = None) -> None:
+        settings = load_settings({"data_dir": data_dir})
+        self.data_dir = settings.data_dir
+        self.url = (settings.url or _address(settings.data_dir)).rstrip("/")
+        key = settings.api_key.get_secret_value() or _key(settings.data_dir)
+        self._http = httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=600, trust_env=False
+        )
+
+    def call(self, method: str, path: str, **request: Any) -> Json:
+        """One request, one JSON object."""
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise Unreachable(self._unreachable(error)) from None
+        return _json(response)
+
+    @contextlib.contextmanager
+    def stream(self, path: str, body: Json) -> Iterator[Iterator[Json]]:
+        """The `data:` events of a streamed answer, as JSON objects."""
+        try:
+            with self._http.stream("POST", path, json=body) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    _json(response)
+                yield _events(response)
+        except httpx.TransportError as error:
+            raise Unreachable(self._unreachable(error)) from None
+
+    def _unreachable(self, error: httpx.TransportError) -> str:
+        return (
+            f"no Deepwell answers at {self.url} ({error or type(error).__name__}): start it with `deepwell up`, or set "
+            f"DEEPWELL_URL, or name its data directory with --data-dir"
+        )
+
+
+def _events(response: httpx.Response) -> Iterator[Json]:
+    for line in response.iter_lines():
+        if line.startswith("data: ") and line != "data: [DONE]":
+            event = json.loads(line[6:])
+            if "error" in event:
+                raise errors.RagError(event["error"]["message"])
+            yield event
+
+
+def _json(response: httpx.Response) -> Json:
+    try:
+        body = response.json() if response.content else {}
+    except json.JSONDecodeError:
+        body = {"error": {"message": f"{response.url} answered {response.status_code} without JSON: not a Deepwell?"}}
+    if response.status_code < 400 or (response.status_code == 503 and "ready" in body):
+        return dict(body)
+    message = body.get("error", {}).get("message", f"{response.url} answered {response.status_code}")
+    raise _error(response.status_code)(message)
+
+
+def _error(status: int) -> type[errors.RagError]:
+    for kind in vars(errors).values():
+        if isinstance(kind, type) and issubclass(kind, errors.RagError) and kind.status == status:
+            return kind
+    return errors.RagError
+
+
+def _address(data_dir: Path) -> str:
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        return str(json.loads((data_dir / "server.json").read_text())["url"])
+    raise Unreachable(
+        f"no Deepwell is running on {data_dir.absolute()}: start it with `deepwell up`, or set DEEPWELL_URL, or name "
+        "its data directory with --data-dir"
+    )
+
+
+def _key(data_dir: Path) -> str:
+    with contextlib.suppress(OSError):
+        return (data_dir / "api-key").read_text().strip()
+    return ""

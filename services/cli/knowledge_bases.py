@@ -1,0 +1,56 @@
+"""`deepwell kb create|list|delete`."""
+
+from typing import Annotated
+
+import typer
+
+from services.cli.options import AsJson, DataDir, show_json, show_table
+
+app = typer.Typer(help="Make, list and delete knowledge bases.", no_args_is_help=True)
+Name = Annotated[str, typer.Argument(help="Name of the knowledge base.")]
+
+
+@app.command("create")
+def create(
+    name: Name,
+    description: Annotated[str, typer.Option(help="What it holds, for people.")] = "",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Make a knowledge base."""
+    from services.cli.client import Api
+
+    made = Api(data_dir).call("POST", "/v1/knowledge_bases", json={"name": name, "description": description})
+    show_json(made) if as_json else print(f"knowledge base {made['name']} ({made['id']})")
+
+
+@app.command("list")
+def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """List the knowledge bases."""
+    from services.cli.client import Api
+
+    found = Api(data_dir).call("GET", "/v1/knowledge_bases")
+    if as_json:
+        show_json(found)
+    else:
+        rows: list[list[object]] = [
+            [k["name"], k["documents"], k["chunks"], k["description"]] for k in found["knowledge_bases"]
+        ]
+        show_table("Knowledge bases", ["name", "documents", "chunks", "description"], rows)
+
+
+@app.command("delete")
+def delete(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Delete a knowledge base with everything in it."""
+    from services.cli.client import Api
+
+    api = Api(data_dir)
+    if not yes and not as_json:
+        typer.confirm(f"Delete {name} with every document in it?", abort=True)
+    gone = api.call("DELETE", f"/v1/knowledge_bases/{name}")
+    show_json(gone) if as_json else print(f"deleted {name}: {gone['removed']}")
