@@ -72,6 +72,9 @@ class Scored:
 
     id: str
     score: float
+    #: of a full-text leg: share of the question's weight that was found, 0..1 (1 = every word, as often as counts).
+    #: Near 0 the leg has next to nothing to say, e.g. for a question in another language than the passages
+    coverage: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,130 @@
+"""Twins of the indexes in memory: exact cosine and exact BM25. For tests, and to measure what the real ones miss."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipelines.errors import Conflict
+from pipelines.lexical import words
+from pipelines.rag import Vectors
+from pipelines.types import Chunk, EmbeddingIdentity, Scored
+
+_K1, _B = 1.2, 0.75
+
+
+class MemoryVectorIndex:
+    """VectorIndex that compares a question with every vector."""
+
+    def __init__(self, identity: EmbeddingIdentity | None = None) -> None:
+        """`identity` is the embedding in force: searching a collection of another one is refused."""
+        self._identity = identity
+        self._made_for: dict[str, EmbeddingIdentity] = {}
+        self._vectors: dict[str, dict[str, Vectors]] = {}
+
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+        """Make the collection, or raise Conflict if it is there for another identity."""
+        self._check(knowledge_base_id, identity)
+        self._made_for[knowledge_base_id] = identity
+        self._vectors.setdefault(knowledge_base_id, {})
+
+    def _check(self, knowledge_base_id: str, identity: EmbeddingIdentity | None) -> None:
+        made_for = self._made_for.get(knowledge_base_id)
+        if identity is not None and made_for is not None and made_for != identity:
+            raise Conflict(
+                f"knowledge base {knowledge_base_id} was embedded with {made_for.model}, not {identity.model}: "
+                "set the embedding back, or delete the knowledge base and add its documents again"
+            )
+
+    async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write chunks. Raises Conflict without `ensure`."""
+        for chunk, vector in zip(chunks, vectors, strict=True):
+            if chunk.knowledge_base_id not in self._vectors:
+                raise Conflict(f"knowledge base {chunk.knowledge_base_id} has no collection yet: call ensure first")
+            self._vectors[chunk.knowledge_base_id][chunk.id] = vector / max(float(np.linalg.norm(vector)), 1e-12)
+
+    async def flush(self, knowledge_base_id: str) -> None:
+        """Nothing to do."""
+
+    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+        """Nearest chunks by cosine."""
+        for knowledge_base in knowledge_base_ids:
+            self._check(knowledge_base, self._identity)
+        rows = [row for each in dict.fromkeys(knowledge_base_ids) for row in self._vectors.get(each, {}).items()]
+        if not rows:
+            return []
+        scores = np.stack([row[1] for row in rows]) @ (vector / max(float(np.linalg.norm(vector)), 1e-12))
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return [Scored(id=rows[i][0], score=float(scores[i])) for i in best]
+
+    async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
+        """Remove chunks by id."""
+        for chunk_id in chunk_ids:
+            self._vectors.get(knowledge_base_id, {}).pop(chunk_id, None)
+
+    async def ids(self, knowledge_base_id: str) -> list[str]:
+        """Every chunk id stored."""
+        return list(self._vectors.get(knowledge_base_id, {}))
+
+    async def drop(self, knowledge_base_id: str) -> None:
+        """Remove the collection."""
+        self._vectors.pop(knowledge_base_id, None)
+        self._made_for.pop(knowledge_base_id, None)
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class MemoryLexicalIndex:
+    """LexicalIndex that scores every chunk: BM25 as in Lucene and Tantivy, lengths not rounded."""
+
+    def __init__(self) -> None:
+        self._words: dict[tuple[str, str], Counter[str]] = {}
+
+    async def upsert(self, chunks: Sequence[Chunk]) -> None:
+        """Write chunks."""
+        for chunk in chunks:
+            self._words[chunk.knowledge_base_id, chunk.id] = Counter(words(f"{chunk.heading}\n{chunk.text}"))
+
+    async def flush(self) -> None:
+        """Nothing to do."""
+
+    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
+        """Best chunks by BM25, with the share of the question's weight that they have."""
+        asked, number = list(dict.fromkeys(words(text))), len(self._words)
+        having = {word: sum(word in counts for counts in self._words.values()) for word in asked}
+        idf = {word: math.log(1 + (number - n + 0.5) / (n + 0.5)) for word, n in having.items()}
+        usual = sum(counts.total() for counts in self._words.values()) / max(number, 1)
+        most = (_K1 + 1) * sum(idf.values())
+        found = []
+        for (knowledge_base, chunk_id), counts in self._words.items():
+            if knowledge_base not in knowledge_base_ids:
+                continue
+            rest = _K1 * (1 - _B + _B * counts.total() / usual) if usual else _K1
+            score = sum(idf[w] * (_K1 + 1) * counts[w] / (counts[w] + rest) for w in asked if w in counts)
+            if score > 0:
+                found.append(Scored(id=chunk_id, score=score, coverage=score / most))
+        return sorted(found, key=lambda hit: -hit.score)[:limit]
+
+    async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
+        """Remove chunks by id."""
+        for chunk_id in chunk_ids:
+            self._words.pop((knowledge_base_id, chunk_id), None)
+
+    async def ids(self, knowledge_base_id: str) -> list[str]:
+        """Every chunk id stored."""
+        return [chunk_id for knowledge_base, chunk_id in self._words if knowledge_base == knowledge_base_id]
+
+    async def drop(self, knowledge_base_id: str) -> None:
+        """Remove everything of one knowledge base."""
+        self._words = {key: counts for key, counts in self._words.items() if key[0] != knowledge_base_id}
+
+    async def ping(self) -> None:
+        """Always there."""
+
+    async def close(self) -> None:
+        """Nothing to let go of."""

@@ -1,0 +1,262 @@
+"""Milvus: the dense leg, embedded (Milvus Lite in a process of its own) or on a server.
+
+One collection for each knowledge base and embedding identity, `kb_<id>_<hash of the identity>`, holding chunk ids and
+vectors; texts stay in the store. Run against Milvus Lite 3.2; servers are reached through the same documented calls.
+"""
+
+import asyncio
+import hashlib
+import heapq
+import json
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from connectors.milvus_client import ABOUT, LONG, TIMEOUT, MilvusConnection, about, is_missing, lite_command, loaded
+from pipelines.errors import BadRequest, Conflict, IndexUnavailable
+from pipelines.rag import Vectors
+from pipelines.types import Chunk, EmbeddingIdentity, Scored
+
+__all__ = ["KINDS", "MilvusIndex", "lite_command"]
+
+#: index types that Lite really builds and servers have too. Lite accepts any name, searches by brute force and then
+#: cannot load the collection after a restart: nothing else may get through
+KINDS: dict[str, dict[str, Any]] = {
+    "AUTOINDEX": {},
+    "HNSW": {"M": 16, "efConstruction": 128},
+    "HNSW_SQ": {"M": 16, "efConstruction": 128, "sq_type": "SQ8"},
+    "IVF_FLAT": {"nlist": 256},
+    "IVF_SQ8": {"nlist": 256},
+}
+#: what makes vectors comparable; named one by one, so that a new field of the record does not orphan collections
+_COMPARED = ("model", "revision", "dimension", "query_prefix", "passage_prefix", "normalised")
+_BATCH = 1000
+
+
+class _Dropped(Exception):
+    """The collection that was remembered is not there."""
+
+
+class MilvusIndex:
+    """VectorIndex over Milvus."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str = "",
+        database: str = "",
+        kind: str = "AUTOINDEX",
+        identity: EmbeddingIdentity | None = None,
+    ) -> None:
+        """`identity` is the embedding in force: searching a collection of another one is refused. Raises BadRequest."""
+        if kind not in KINDS:
+            raise BadRequest(f"unknown index type {kind!r}: set DEEPWELL_INDEX__KIND to one of {', '.join(KINDS)}")
+        self._kind, self._identity = kind, identity
+        self._milvus = MilvusConnection(url, token, database)
+        self._names: dict[str, str] = {}
+        self._known_in = 0
+        self._writing: dict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+        """Make the collection if the knowledge base has none. Raises Conflict if it has one of another identity."""
+        await self._milvus.run(lambda client: self._ensure(client, knowledge_base_id, identity))
+
+    def _ensure(self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+        from pymilvus import DataType
+        from pymilvus.exceptions import MilvusException
+
+        name = collection_name(knowledge_base_id, identity)
+        if (found := self._find(client, knowledge_base_id)) is not None:
+            self._check(client, found, identity, knowledge_base_id)
+            return
+        record = json.dumps({"knowledge_base_id": knowledge_base_id, "embedding": asdict(identity)})
+        schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=record)
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=identity.dimension)
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type=self._kind, metric_type="COSINE", params=KINDS[self._kind])
+        try:
+            client.create_collection(
+                name,
+                schema=schema,
+                index_params=index,
+                consistency_level="Bounded",
+                properties={ABOUT: record},
+                timeout=TIMEOUT,
+            )
+        except MilvusException as error:
+            if "exist" not in error.message.lower():  # another process was faster
+                raise
+        self._names[knowledge_base_id] = name
+
+    def _check(self, client: Any, name: str, identity: EmbeddingIdentity | None, knowledge_base_id: str) -> None:
+        if identity is None or name == collection_name(knowledge_base_id, identity):
+            return
+        old = about(client, name).get("embedding", {})
+        raise Conflict(
+            f"knowledge base {knowledge_base_id} was embedded with {old.get('model', 'another model')} "
+            f"({old.get('revision', '?')}, {old.get('dimension', '?')} dimensions), but the embedding in force is "
+            f"{identity.model} ({identity.revision}, {identity.dimension} dimensions): set DEEPWELL_EMBEDDING__SERVER "
+            f"and DEEPWELL_EMBEDDING__MODEL back, or delete the knowledge base and add its documents again"
+        )
+
+    def _find(self, client: Any, knowledge_base_id: str) -> str | None:
+        """Name of the knowledge base's collection. Remembered while the connection holds."""
+        if self._known_in != self._milvus.generation:
+            self._names, self._known_in = {}, self._milvus.generation
+        if knowledge_base_id not in self._names:
+            slug = _slug(knowledge_base_id)
+            for name in client.list_collections(timeout=TIMEOUT):
+                if (match := re.fullmatch(r"kb_(.+)_[0-9a-f]{8}", name)) and match[1] == slug:
+                    self._names[knowledge_base_id] = name
+        return self._names.get(knowledge_base_id)
+
+    async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
+        """Write chunks of one knowledge base, in requests of at most 1,000 rows. Raises Conflict without `ensure`."""
+        if not chunks:
+            return
+        if len(chunks) != len(vectors):
+            raise BadRequest(f"{len(chunks)} chunks came with {len(vectors)} vectors: one vector for each is needed")
+        if len(owners := {chunk.knowledge_base_id for chunk in chunks}) > 1:
+            raise BadRequest(f"chunks of {len(owners)} knowledge bases in one write: write them one by one")
+        rows = [{"id": chunk.id, "vector": vector} for chunk, vector in zip(chunks, vectors, strict=True)]
+        await self._milvus.run(lambda client: self._upsert(client, chunks[0].knowledge_base_id, rows))
+
+    def _upsert(self, client: Any, knowledge_base_id: str, rows: list[dict[str, Any]]) -> None:
+        name = self._find(client, knowledge_base_id)
+        if name is None:
+            raise Conflict(f"knowledge base {knowledge_base_id} has no collection yet: call ensure first")
+        for start in range(0, len(rows), _BATCH):
+            batch = rows[start : start + _BATCH]
+            self._write(knowledge_base_id, partial(client.upsert, name, batch, timeout=LONG))
+
+    def _write(self, knowledge_base_id: str, call: Callable[[], Any]) -> None:
+        """One writer at a time. Lite may refuse a row that it stored ("current_seq is monotonic"): writes repeat."""
+        from pymilvus.exceptions import MilvusException
+
+        with self._writing[knowledge_base_id]:
+            for _ in range(3):
+                try:
+                    call()
+                    return
+                except MilvusException as error:
+                    if is_missing(error):
+                        self._names.pop(knowledge_base_id, None)
+                    if "monotonic" not in error.message:
+                        raise
+        raise IndexUnavailable(f"several writers at once in the index of knowledge base {knowledge_base_id}: try again")
+
+    async def flush(self, knowledge_base_id: str) -> None:
+        """Write rows to segments and index them: unflushed rows are searched one by one (720 ms at 20,000)."""
+
+        def work(client: Any) -> None:
+            if (name := self._find(client, knowledge_base_id)) is not None:
+                self._write(knowledge_base_id, lambda: client.flush(name, timeout=LONG))
+
+        await self._milvus.run(work)
+
+    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+        """Nearest chunks by cosine, collections searched at the same time. Raises Conflict for another identity."""
+        if limit <= 0:
+            return []
+        found = await asyncio.gather(*(self._search(each, vector, limit) for each in dict.fromkeys(knowledge_base_ids)))
+        if len(found) == 1:
+            return found[0]
+        return heapq.nlargest(limit, (hit for hits in found for hit in hits), key=lambda hit: hit.score)
+
+    async def _search(self, knowledge_base_id: str, vector: Vectors, limit: int) -> list[Scored]:
+        # `ef` belongs to HNSW, `nprobe` to IVF; servers choose for AUTOINDEX themselves and ignore both
+        params = {"metric_type": "COSINE", "params": {"ef": max(128, 2 * limit), "nprobe": 32}}
+
+        def work(client: Any) -> list[Scored]:
+            if (name := self._find(client, knowledge_base_id)) is None:
+                return []
+            self._check(client, name, self._identity, knowledge_base_id)
+            options = {"limit": limit, "output_fields": ["id"], "search_params": params, "timeout": TIMEOUT}
+            call = partial(client.search, name, data=[vector], consistency_level="Bounded", **options)
+            if (found := loaded(client, name, call, absent=None)) is None:
+                raise _Dropped
+            return [Scored(id=hit["id"], score=float(hit["distance"])) for hit in found[0]]
+
+        def twice(client: Any) -> list[Scored]:
+            try:
+                return work(client)
+            except _Dropped:  # by another process, which may have made a new one
+                self._names.pop(knowledge_base_id, None)
+            try:
+                return work(client)
+            except _Dropped:
+                return []
+
+        return await self._milvus.run(twice)
+
+    async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
+        """Remove chunks by id."""
+        ids = list(chunk_ids)
+
+        def work(client: Any) -> None:
+            if (name := self._find(client, knowledge_base_id)) is None:
+                return
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                self._write(knowledge_base_id, partial(client.delete, name, ids=batch, timeout=LONG))
+
+        await self._milvus.run(work)
+
+    async def ids(self, knowledge_base_id: str) -> list[str]:
+        """Every chunk id of the knowledge base, in no order."""
+
+        def work(client: Any) -> list[str]:
+            if (name := self._find(client, knowledge_base_id)) is None:
+                return []
+            return loaded(client, name, lambda: _all_ids(client, name), absent=[])
+
+        return await self._milvus.run(work)
+
+    async def drop(self, knowledge_base_id: str) -> None:
+        """Remove the collection."""
+
+        def work(client: Any) -> None:
+            if (name := self._find(client, knowledge_base_id)) is not None:
+                client.drop_collection(name, timeout=TIMEOUT)
+                self._names.pop(knowledge_base_id, None)
+
+        await self._milvus.run(work)
+
+    async def ping(self) -> None:
+        """Return if Milvus answers within 2 s."""
+        try:
+            async with asyncio.timeout(2):
+                await self._milvus.run(lambda client: client.get_server_version(timeout=2))
+        except TimeoutError:
+            raise IndexUnavailable("the vector database did not answer within 2 s: is it running?") from None
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._milvus.close()
+
+
+def collection_name(knowledge_base_id: str, identity: EmbeddingIdentity) -> str:
+    """`kb_<id>_<8 hex digits of the identity's hash>`; letters Milvus does not allow are written as their code."""
+    what = {field: getattr(identity, field) for field in _COMPARED}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return f"kb_{_slug(knowledge_base_id)}_{digest[:8]}"
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):x}_", text)
+
+
+def _all_ids(client: Any, name: str) -> list[str]:
+    found: list[str] = []
+    pages = client.query_iterator(name, batch_size=10_000, output_fields=["id"], timeout=LONG)
+    try:
+        while page := pages.next():
+            found.extend(row["id"] for row in page)
+    finally:
+        pages.close()
+    return found

@@ -1,0 +1,168 @@
+"""Connection to a Milvus server or an embedded Milvus Lite process, shared by the two indexes that use it.
+
+pymilvus is driven in threads: its asynchronous client is bound to the first event loop and costs more CPU a call
+(it retries and decodes on the loop), while the synchronous one waits outside the GIL.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from pipelines.errors import Conflict, IndexUnavailable, RagError
+
+T = TypeVar("T")
+#: seconds a call may take, reconnecting included
+TIMEOUT = 10.0
+#: seconds for writing, loading and flushing, which wait for index builds
+LONG = 600.0
+#: Milvus Lite answers a client that knocks more often than every 5 minutes with GOAWAY too_many_pings
+_CHANNEL = {"grpc.keepalive_time_ms": 330_000, "grpc.keepalive_permit_without_calls": False}
+#: property of a collection that says what it was made for, as JSON
+ABOUT = "deepwell.about"
+_NOT_FOUND, _NOT_LOADED = {4, 100}, {101}
+
+
+def lite_command(data_dir: Path, port: int) -> list[str]:
+    """Command line of the process that serves Milvus Lite on 127.0.0.1; it ends in order on SIGTERM."""
+    command = [sys.executable, "-m", "connectors.lite_server", "--data-dir", str(data_dir)]
+    return [*command, "--host", "127.0.0.1", "--port", str(port)]
+
+
+def plain_url(url: str) -> str:
+    """The URL without user and password, for messages."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+class MilvusConnection:
+    """One client, made at the first call and made anew after the server was away."""
+
+    def __init__(self, url: str, token: str = "", database: str = "") -> None:
+        """`url` as http://host:port; `token` as user:password or an API key; `database` "" for the default one."""
+        self._url, self._token, self._database = url, token, database
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(max_workers=8, thread_name_prefix="milvus")
+        self._generation = 0
+
+    @property
+    def generation(self) -> int:
+        """Changes when the connection was lost: what was known about the server must be asked for again."""
+        return self._generation
+
+    async def run(self, work: Callable[[Any], T]) -> T:
+        """`work(client)` in a thread. Raises IndexUnavailable or Conflict with the server's own words."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._work, work)
+
+    def _work(self, work: Callable[[Any], T]) -> T:
+        with self._translated():
+            return work(self._connected())
+
+    def _connected(self) -> Any:
+        from pymilvus import MilvusClient
+
+        with self._lock:
+            if self._client is None:
+                self._client = MilvusClient(
+                    uri=self._url,
+                    token=self._token,
+                    db_name=self._database,
+                    timeout=TIMEOUT / 2,
+                    dedicated=True,
+                    grpc_options=_CHANNEL,
+                )
+            return self._client
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import grpc
+        from pymilvus.exceptions import MilvusException
+
+        try:
+            yield
+        except RagError:
+            raise
+        except grpc.RpcError as error:
+            self._forget()
+            raise self._unavailable(str(error)) from error
+        except MilvusException as error:
+            if _is_connection(error):
+                self._forget()
+                raise self._unavailable(error.message) from error
+            if "dimension" in error.message.lower():
+                raise Conflict(f"the vector index refuses vectors of this length: {error.message}") from error
+            raise IndexUnavailable(f"the vector database refused: {error.message}") from error
+
+    def _unavailable(self, reason: str) -> IndexUnavailable:
+        where = plain_url(self._url)
+        return IndexUnavailable(f"the vector database at {where} does not answer: is it running? ({reason[:300]})")
+
+    def _forget(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+            self._generation += 1
+        if client is not None:
+            client.close()
+
+    async def close(self) -> None:
+        """Close the client and its threads."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, self._forget)
+        self._threads.shutdown(wait=False)
+
+
+def is_missing(error: Any) -> bool:
+    """The collection does not exist."""
+    return error.code in _NOT_FOUND or error.compatible_code in _NOT_FOUND or "not found" in error.message.lower()
+
+
+def is_not_loaded(error: Any) -> bool:
+    """The collection exists but is not in memory: after a restart of the server, or released by somebody."""
+    return error.code in _NOT_LOADED or "not loaded" in error.message.lower()
+
+
+def _is_connection(error: Any) -> bool:
+    from pymilvus.exceptions import ConnectError, ConnectionConfigException, MilvusUnavailableException
+
+    if isinstance(error, ConnectError | ConnectionConfigException | MilvusUnavailableException):
+        return True
+    words = ("fail connecting", "retry timeout", "retry run out", "unavailable", "closed channel", "create connection")
+    return any(word in str(error.message).lower() for word in words)
+
+
+def loaded(client: Any, collection: str, call: Callable[[], T], absent: T) -> T:
+    """`call()`; loads the collection and tries again if it was not in memory; `absent` if there is none."""
+    from pymilvus.exceptions import MilvusException
+
+    try:
+        try:
+            return call()
+        except MilvusException as error:
+            if not is_not_loaded(error):
+                raise
+            client.load_collection(collection, timeout=LONG)
+            return call()
+    except MilvusException as error:
+        if is_missing(error):
+            return absent
+        raise
+
+
+def about(client: Any, collection: str) -> dict[str, Any]:
+    """The record that was stored with the collection; {} if somebody else made it.
+
+    Servers keep it as description and as property, Milvus Lite 3.2 as property only.
+    """
+    found = client.describe_collection(collection, timeout=TIMEOUT)
+    text = (found.get("properties") or {}).get(ABOUT) or found.get("description") or "{}"
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

