@@ -1,5 +1,6 @@
 """The words are held to the code: reference, links, commands, variables, and the three READMEs to each other."""
 
+import ast
 import re
 import subprocess
 from pathlib import Path
@@ -163,6 +164,33 @@ def test_variables_named_in_the_docs_are_settings() -> None:
         named = set(re.findall(rf"{PREFIX}[A-Z][A-Z0-9_]+", page.read_text(encoding="utf-8")))
         wrong = {name for name in named if name not in known and not name.startswith(f"{PREFIX}TEST_")}
         assert not wrong, f"{page.relative_to(ROOT)} names settings that are not there: {wrong}"
+
+
+def messages_of_the_code() -> list[str]:
+    """Every string of the code; what is filled in at run time reads `…`."""
+    found = [(ROOT / "Makefile").read_text(encoding="utf-8")]
+    for package in ("services", "pipelines", "connectors"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "…" for v in node.values))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return found
+
+
+def test_messages_in_the_troubleshooting_guide_are_those_of_the_code() -> None:
+    page = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf-8")
+    cells = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| ")]
+    quoted = [text for cell in cells for text in re.findall(r"`([^`]+ [^`]+)`", cell)]
+    assert len(quoted) > 20
+    known = messages_of_the_code()
+    unknown = [text for text in quoted if not any(re.search(pattern(text), message) for message in known)]
+    assert not unknown, "nothing in the code says:\n" + "\n".join(unknown)
+
+
+def pattern(quoted: str) -> str:
+    return ".*".join(re.escape(part) for part in quoted.split("…"))
 
 
 def test_shell_examples_can_be_pasted() -> None:
