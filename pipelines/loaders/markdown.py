@@ -26,13 +26,13 @@ def recognises(sample: Sample) -> bool:
 
 
 def load(path: Path) -> Iterator[Page]:
-    """One page without a number; its title is the front matter's."""
+    """One page without a number; its title is that of the front matter."""
     text = decode(path.read_bytes(), path.name).replace("\r\n", "\n")
     fields, body = _front_matter(text)
     title = fields.get("title", "")
     lines = [f"{name}: {fields[name]}" for name in _KEPT if fields.get(name)]
     top = heading(title, 1) if title and not _H1.search(body) else ""
-    yield Page(text="\n\n".join(part for part in (top, "\n".join(lines), body) if part))
+    yield Page(text="\n\n".join(part for part in (top, "\n".join(lines), body) if part), title=title)
 
 
 def _front_matter(text: str) -> tuple[dict[str, str], str]:

@@ -29,7 +29,7 @@ def load(path: Path) -> Iterator[Page]:
         notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
         if notes is not None and notes.text.strip():
             blocks.append(f"Notes: {notes.text.strip()}")
-        yield Page(text=joined(blocks), number=number, title=title)
+        yield Page(text=joined(blocks), number=number, title=title or f"Slide {number}")
 
 
 def count_pages(path: Path) -> int:
