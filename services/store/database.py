@@ -108,7 +108,7 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        translated = _translate(error)
+        translated = translate(error)
         if translated is None:
             raise
         raise translated from error
@@ -122,7 +122,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FULL_MESSAGE = "the disk that holds Deepwell's data is full: free some space and try again; what is stored is safe"
 
 
-def _translate(error: DBAPIError) -> RagError | None:
+def translate(error: DBAPIError) -> RagError | None:
+    """Our error for the database's; None if it is a matter of the caller (a unique name) or a bug."""
     text = str(error.orig).lower()
     if "disk is full" in text or getattr(error.orig, "sqlstate", None) == "53100":
         return StorageFull(FULL_MESSAGE)

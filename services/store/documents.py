@@ -91,6 +91,12 @@ class Documents:
             await connection.execute(documents.update().where(documents.c.id == identity).values(values))
         return await _read(connection, identity), True
 
+    async def content(self, connection: AsyncConnection, knowledge_base_id: str, name: str) -> Document | None:
+        """What is there under this name before `put`, deleted or not. To be called in `Database.write`."""
+        query = sa.select(*_FIELDS).where(documents.c.id == document_id(knowledge_base_id, name))
+        row = (await connection.execute(query)).first()
+        return _record(row) if row else None
+
     async def new_job(self, document: str, *, only_if: Sequence[JobState]) -> Document | None:
         """Queue the document again under a new job id, if it is in one of these states; else None."""
         async with self._database.write() as connection:
@@ -149,13 +155,16 @@ class Documents:
         async with self._database.write() as connection:
             await connection.execute(documents.update().where(documents.c.state == "running").values(attempts=0))
 
-    async def unfinished(self, deleted: bool) -> list[Document]:
-        """Documents whose job is to do something: an ingestion, or a deletion."""
-        if deleted:
-            query = sa.select(*_FIELDS).where(documents.c.deleted.is_not(None), documents.c.job_id.like("delete-doc-%"))
-        else:
-            query = sa.select(*_FIELDS).where(_ALIVE, documents.c.state.in_(ACTIVE))
-        return [_record(row) for row in await self._database.rows(query.order_by(documents.c.updated))]
+    async def active(self) -> "list[Document]":
+        """Documents whose ingestion is to do something, those that waited longest first."""
+        query = sa.select(*_FIELDS).where(_ALIVE, documents.c.state.in_(ACTIVE)).order_by(documents.c.updated)
+        return [_record(row) for row in await self._database.rows(query)]
+
+    async def being_deleted(self, job_id: str | None = None) -> "list[Document]":
+        """Documents that are marked deleted: by this job, or each by a job of its own."""
+        by = documents.c.job_id.like("delete-doc-%") if job_id is None else documents.c.job_id == job_id
+        rows = await self._database.rows(sa.select(*_FIELDS).where(documents.c.deleted.is_not(None), by))
+        return [_record(row) for row in rows]
 
     async def list(
         self,

@@ -1,0 +1,292 @@
+"""Jobs as the HTTP service sees them: enqueue, look, cancel, try again. The worker runs them (services/workflows.py).
+
+Durable workflows come from the library `dbos`; only this file, services/workflows.py and services/worker.py import it.
+docs/concepts/jobs.md tells the whole story.
+"""
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+from pipelines.errors import Conflict, NotFound, RagError
+from pipelines.types import JobState
+from services.settings import Settings
+from services.store.database import database_errors, sync_url
+from services.store.documents import ACTIVE
+from services.store.records import Document
+from services.store.store import Store
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient, WorkflowStatus
+
+log = logging.getLogger(__name__)
+
+APPLICATION = "deepwell"
+#: of the workflows' code: raised when their steps change; a worker starts jobs of older versions anew
+VERSION = "jobs-1"
+INGEST_QUEUE = "ingest"
+#: apart, so that a deletion does not wait behind a thousand uploads
+DELETE_QUEUE = "delete"
+INGEST, DELETE, DELETE_KNOWLEDGE_BASE = "ingest_document", "delete_document", "delete_knowledge_base"
+ENDED: tuple[JobState, ...] = ("succeeded", "failed", "dead", "cancelled")
+
+_STATES: dict[str, JobState] = {
+    "DELAYED": "queued",
+    "ENQUEUED": "queued",
+    "PENDING": "running",
+    "SUCCESS": "succeeded",
+    "ERROR": "failed",
+    "CANCELLED": "cancelled",
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "dead",
+}
+
+
+class JobDead(RagError):
+    """The job was begun too often without getting anywhere: it crashes the worker."""
+
+    code = "dead"
+
+
+class Superseded(Conflict):
+    """A newer job, a cancel or a deletion took the document over."""
+
+    code = "superseded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One piece of work, and how far it is."""
+
+    id: str
+    kind: Literal["ingest", "delete"]
+    knowledge_base_id: str
+    #: None for the deletion of a whole knowledge base
+    document_id: str | None
+    #: name of the document, "" if it is gone
+    document: str
+    state: JobState
+    error: str = ""
+    step: str = ""
+    pages_done: int = 0
+    pages_total: int = 0
+    #: seconds until it ends, as far as one can tell
+    eta: float | None = None
+    #: seconds since 1970
+    created: float = 0.0
+    updated: float = 0.0
+    #: of a deletion: what was removed, by store
+    receipt: dict[str, int] = field(default_factory=dict)
+
+
+def state_of(status: str, error: object = None) -> JobState:
+    """The state users see for the status and the error of a workflow."""
+    if status == "ERROR" and isinstance(error, JobDead):
+        return "dead"
+    if status == "ERROR" and isinstance(error, Superseded):
+        return "cancelled"
+    return _STATES[status]
+
+
+def jobs_url(settings: Settings) -> str:
+    """Where the state of workflows is kept: beside our own in PostgreSQL, a file of its own for SQLite."""
+    url = sync_url(settings.store_url())
+    if url.get_backend_name() == "sqlite":
+        return f"sqlite:///{settings.data_dir.absolute() / 'jobs.db'}"
+    return url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def prepare(url: str) -> None:
+    """Create or upgrade the tables of the job library; blocking. Several processes may call it at once."""
+    from dbos import DBOS
+
+    logging.getLogger("dbos").setLevel(logging.WARNING)
+    with database_errors():
+        if url.startswith("sqlite:///"):
+            path = Path(url.removeprefix("sqlite:///"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with sqlite3.connect(path, timeout=30) as connection:
+                    connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers never wait for writers
+                connection.close()
+            except sqlite3.OperationalError as error:
+                raise _sqlite_error(error) from error
+        DBOS.migrate(url)
+
+
+def _sqlite_error(error: sqlite3.OperationalError) -> RagError:
+    from sqlalchemy.exc import OperationalError
+
+    from services.store.database import translate
+
+    found = translate(OperationalError(None, None, error))
+    assert found is not None  # every OperationalError has a translation
+    return found
+
+
+class Jobs:
+    """What can be done about jobs without running any. `await Jobs.open(settings, store)`, `close()` at the end."""
+
+    def __init__(self, store: Store, client: "DBOSClient") -> None:
+        self._store = store
+        self._client = client
+
+    @classmethod
+    async def open(cls, settings: Settings, store: Store) -> Self:
+        """Connect to the job database, making it if needed. Raises StorageFull, Unavailable."""
+        return cls(store, await asyncio.to_thread(_connect, jobs_url(settings)))
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await asyncio.to_thread(self._client.destroy)
+
+    async def ingest(self, document: Document) -> None:
+        """Queue the job that the document names. Doing it twice is doing it once."""
+        await self._enqueue(INGEST, INGEST_QUEUE, document.job_id, document.id, document.job_id)
+
+    async def delete_document(self, document_id: str) -> Job:
+        """Make a document invisible now and queue what removes it from every store. Raises NotFound."""
+        before = await self._store.documents.get(document_id)
+        document = await self._store.documents.mark_deleted(document_id)
+        await self.stop(before.job_id)
+        await self.resume_deletion(document.id, document.job_id)
+        return await self.get(document.job_id)
+
+    async def delete_knowledge_base(self, knowledge_base_id: str) -> Job:
+        """Make a knowledge base invisible now and queue what removes it from every store. Raises NotFound."""
+        job_id = f"delete-{knowledge_base_id}"
+        running = await self._store.documents.list(knowledge_base_id, states=ACTIVE, limit=1_000_000)
+        await self._store.knowledge_bases.mark_deleted(knowledge_base_id, job_id)
+        await self._cancel_workflows([document.job_id for document in running])
+        await self.resume_purge(knowledge_base_id, job_id)
+        return await self.get(job_id)
+
+    async def resume_deletion(self, document_id: str, job_id: str) -> None:
+        """Queue the deletion of a document that is marked deleted. Doing it twice is doing it once."""
+        await self._enqueue(DELETE, DELETE_QUEUE, job_id, document_id, job_id)
+
+    async def resume_purge(self, knowledge_base_id: str, job_id: str) -> None:
+        """Queue the deletion of a knowledge base that is marked deleted. Doing it twice is doing it once."""
+        await self._enqueue(DELETE_KNOWLEDGE_BASE, DELETE_QUEUE, job_id, knowledge_base_id, job_id)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Stop an ingestion; what searches saw before stays. Raises NotFound, Conflict if it has ended already."""
+        job = await self.get(job_id)
+        if job.kind != "ingest" or job.document_id is None:
+            raise Conflict("a deletion cannot be cancelled: the document is invisible already; add it again instead")
+        words = "cancelled; `deepwell add` the file again, or retry the job, to go on"
+        if not await self._store.documents.end(job.document_id, job_id, "cancelled", words, "cancelled"):
+            raise Conflict(f"job {job_id} has ended already: {job.state}")
+        await self._cancel_workflows([job_id])
+        return await self.get(job_id)
+
+    async def retry(self, document_id: str) -> Job:
+        """Queue a document again whose job failed, died or was cancelled; what is done is not done again.
+
+        Raises NotFound, Conflict if there is nothing to retry.
+        """
+        document = await self._store.documents.new_job(document_id, only_if=("failed", "dead", "cancelled"))
+        if document is None:
+            found = await self._store.documents.get(document_id)
+            raise Conflict(f"document {found.name!r} is {found.state}: only failed, dead or cancelled ones are retried")
+        await self.ingest(document)
+        return await self.get(document.job_id)
+
+    async def get(self, job_id: str) -> Job:
+        """One job. Raises NotFound."""
+        found = await self.statuses([job_id])
+        if job_id not in found:
+            raise NotFound(f"there is no job {job_id!r}")
+        return await self._job(found[job_id])
+
+    async def list(self, *, limit: int = 100, offset: int = 0) -> "list[Job]":
+        """Jobs, newest first; deletions too."""
+        with database_errors():
+            found = await self._client.list_workflows_async(
+                name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE], limit=limit, offset=offset, sort_desc=True
+            )
+        return [await self._job(status) for status in found]
+
+    async def wait(self, job_id: str, timeout: float = 600.0, poll: float = 0.2) -> Job:
+        """The job once it has ended, or as it is after `timeout` seconds. Raises NotFound."""
+        end = time.monotonic() + timeout
+        while True:  # another process ends it: there is nothing here to wait on
+            job = await self.get(job_id)
+            if job.state in ENDED or time.monotonic() > end:
+                return job
+            await asyncio.sleep(poll)
+
+    async def statuses(self, job_ids: Sequence[str]) -> "dict[str, WorkflowStatus]":
+        """What the job library knows of these jobs."""
+        if not job_ids:
+            return {}
+        with database_errors():
+            found = await self._client.list_workflows_async(workflow_ids=[*job_ids])
+        return {status.workflow_id: status for status in found}
+
+    async def stop(self, job_id: str) -> None:
+        """Stop a job that no longer owns its document; not an error if it has ended."""
+        await self._cancel_workflows([job_id])
+
+    async def restart(self, job_id: str, queue: str) -> None:
+        """Run a job that has ended, or that an older version began, again from its first step under the same id."""
+        with database_errors():
+            await self._client.cancel_workflow_async(job_id)
+            await self._client.rewind_workflow_async(job_id, application_version=VERSION, queue_name=queue)
+
+    async def _job(self, status: "WorkflowStatus") -> Job:
+        subject, kind = str(status.input["args"][0]) if status.input else "", status.name
+        document = None if kind == DELETE_KNOWLEDGE_BASE else await self._store.documents.find(subject)
+        job = Job(
+            id=status.workflow_id,
+            kind="ingest" if kind == INGEST else "delete",
+            knowledge_base_id=subject if kind == DELETE_KNOWLEDGE_BASE else "",
+            document_id=None if kind == DELETE_KNOWLEDGE_BASE else subject,
+            document=document.name if document else "",
+            state=state_of(status.status, status.error),
+            error=str(status.error) if status.error else "",
+            created=(status.created_at or 0) / 1000,
+            updated=(status.updated_at or 0) / 1000,
+            receipt=status.output if isinstance(status.output, dict) else {},
+        )
+        return _with_progress(job, document) if document else job
+
+    async def _cancel_workflows(self, job_ids: Sequence[str]) -> None:
+        if job_ids:
+            with database_errors():
+                await self._client.cancel_workflows_async([*job_ids])
+
+    async def _enqueue(self, name: str, queue: str, job_id: str, *arguments: str) -> None:
+        with database_errors():
+            await self._client.enqueue_async(
+                {"workflow_name": name, "queue_name": queue, "workflow_id": job_id, "app_version": VERSION}, *arguments
+            )
+
+
+def _connect(url: str) -> "DBOSClient":
+    from dbos import DBOSClient
+
+    prepare(url)
+    return DBOSClient(system_database_url=url, application_name=APPLICATION, retry_connection_errors=False)
+
+
+def _with_progress(job: Job, document: Document) -> Job:
+    from dataclasses import replace
+
+    job = replace(job, knowledge_base_id=document.knowledge_base_id)
+    if job.kind == "delete" or document.job_id != job.id or document.deleted:
+        return job
+    return replace(
+        job,
+        state=document.state,
+        error=document.error,
+        step=document.step,
+        pages_done=document.pages_done,
+        pages_total=document.pages_total,
+        eta=document.eta,
+        updated=max(job.updated, document.updated),
+    )

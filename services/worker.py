@@ -1,0 +1,118 @@
+"""The worker process: runs durable jobs until it is told to stop. `deepwell worker`, or `python -m services.worker`."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+
+from dbos import DBOS
+
+from pipelines.errors import RagError
+from pipelines.ingest import IngestParts
+from services.jobs import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION, Jobs, jobs_url
+from services.lock import DirectoryLock
+from services.reconcile import reconcile
+from services.settings import Settings, load_settings
+from services.store.store import Store
+from services.workflows import Parser, Workflows
+
+log = logging.getLogger(__name__)
+
+#: the same after a restart, so that what was running is taken up at once
+EXECUTOR = "worker"
+#: jobs taken from the queue at once; most of them wait for their turn to parse or to embed
+TAKEN = 8
+POLL_SECONDS = 0.2
+RECONCILE_SECONDS = 5.0
+
+
+def run(settings: Settings) -> None:
+    """Run a worker until SIGTERM or SIGINT. Raises Conflict if the data directory has one already."""
+    asyncio.run(_main(settings))
+
+
+async def _main(settings: Settings) -> None:
+    from services.build import build_ingest
+    from services.parsing import Parser as ChildParser
+
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    parts = await build_ingest(settings)
+    parser = ChildParser(timeout=settings.ingest.parse_timeout, memory_mb=settings.ingest.parse_memory_mb)
+    try:
+        async with working(settings, parts, parser):
+            log.info("worker is ready")
+            await stop.wait()
+    finally:
+        await parts.index.close()
+        await parts.lexical.close()
+
+
+@asynccontextmanager
+async def working(settings: Settings, parts: IngestParts, parser: Parser) -> AsyncIterator[Workflows]:
+    """Jobs run while this context is open. One at a time in a process, and in a data directory."""
+    with DirectoryLock(settings.data_dir, "worker.lock"):
+        async with await Store.open(settings.store_url()) as store:
+            jobs = await Jobs.open(settings, store)  # makes the job database, too
+            workflows = Workflows(store, parts, parser, settings.ingest, settings.data_dir)
+            workflows.register()
+            try:
+                await _launch(settings)
+                with contextlib.suppress(RagError):  # tidied in the background; what cannot be now is later
+                    await reconcile(store, jobs, grace=0)
+                tidying = asyncio.create_task(_tidy(store, jobs, workflows))
+                yield workflows
+                tidying.cancel()
+                await store.documents.pause_attempts()
+            finally:
+                await jobs.close()
+                await _end()
+
+
+async def _launch(settings: Settings) -> None:
+    DBOS(
+        config={
+            "name": APPLICATION,
+            "system_database_url": jobs_url(settings),
+            "application_version": VERSION,
+            "executor_id": EXECUTOR,
+            "log_level": "WARNING",
+            "run_migrations": False,  # Jobs.open has done it
+            "use_listen_notify": True,
+        }
+    )
+    DBOS.launch()  # in the event loop's own thread: workflows then run on this loop, beside the parts
+    for name in (INGEST_QUEUE, DELETE_QUEUE):
+        taken = TAKEN if name == INGEST_QUEUE else 1
+        await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=POLL_SECONDS)
+
+
+async def _tidy(store: Store, jobs: Jobs, workflows: Workflows) -> None:
+    """Every few seconds: databases that differ, passages that are to leave the indexes."""
+    while True:
+        await asyncio.sleep(RECONCILE_SECONDS)
+        try:
+            await reconcile(store, jobs)
+            await workflows.sweep()
+        except RagError as error:
+            log.warning("tidying up is put off: %s", error)
+
+
+async def _end() -> None:
+    """Stop the job library. Running jobs stay pending: the next worker takes them up at their last step."""
+    running = [task for task in asyncio.all_tasks() if "_execute_workflow_async" in repr(task.get_coro())]
+    for task in running:
+        task.cancel()
+    await asyncio.gather(*running, return_exceptions=True)
+    own = ThreadPoolExecutor(1)
+    loop = asyncio.get_running_loop()
+    await loop.run_in_executor(own, DBOS.destroy)
+    loop.set_default_executor(own)  # the library made its own pool the loop's default, and has just shut it down
+
+
+if __name__ == "__main__":
+    run(load_settings())
