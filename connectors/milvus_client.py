@@ -6,6 +6,7 @@ pymilvus is driven in threads: its asynchronous client is bound to the first eve
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -111,6 +112,14 @@ class MilvusConnection:
         if client is not None:
             client.close()
 
+    async def ping(self) -> None:
+        """Return if the server answers within 2 s, else raise IndexUnavailable."""
+        try:
+            async with asyncio.timeout(2):
+                await self.run(lambda client: client.get_server_version(timeout=2))
+        except TimeoutError:
+            raise self._unavailable("no answer within 2 s") from None
+
     async def close(self) -> None:
         """Close the client and its threads."""
         await asyncio.get_running_loop().run_in_executor(self._threads, self._forget)
@@ -154,6 +163,14 @@ def loaded(client: Any, collection: str, call: Callable[[], T], absent: T) -> T:
         raise
 
 
+def create(client: Any, collection: str, schema: Any, index: Any, record: str) -> None:
+    """Make and load an empty collection that keeps `record`; step by step, as one call polls twice a second."""
+    options = {"schema": schema, "consistency_level": "Bounded", "properties": {ABOUT: record}}
+    client.create_collection(collection, timeout=TIMEOUT, **options)
+    client.create_index(collection, index, timeout=LONG, sync=False)
+    client.load_collection(collection, timeout=LONG)
+
+
 def about(client: Any, collection: str) -> dict[str, Any]:
     """The record that was stored with the collection; {} if somebody else made it.
 
@@ -166,3 +183,20 @@ def about(client: Any, collection: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def slug(text: str) -> str:
+    """`text` in the letters Milvus allows in names; others are written as their code, so that no two are the same."""
+    return re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):x}_", text)
+
+
+def all_ids(client: Any, name: str) -> list[str]:
+    """Every primary key of the collection, read page by page."""
+    found: list[str] = []
+    pages = client.query_iterator(name, batch_size=10_000, output_fields=["id"], timeout=LONG)
+    try:
+        while page := pages.next():
+            found.extend(row["id"] for row in page)
+    finally:
+        pages.close()
+    return found

@@ -49,5 +49,11 @@ def _fold(word: str) -> str:
 
 
 def stem(word: str) -> str:
-    """English word without its inflection."""
-    return word
+    """English word without its final s: Harman's S-stemmer ("How effective is suffixing?", JASIS 42(1), 1991)."""
+    if len(word) <= 3 or word[-1] != "s":
+        return word
+    if word.endswith("ies") and word[-4] not in "ae":
+        return word[:-3] + "y"
+    if word.endswith("es") and word[-3] not in "aeo":
+        return word[:-1]
+    return word if word.endswith(("us", "ss", "es")) else word[:-1]

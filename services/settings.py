@@ -31,6 +31,21 @@ class ServerSettings(Section):
     port: int = Field(8100, ge=0, le=65535, description="Port of the HTTP service; 0 takes a free one.")
     max_upload_mb: int = Field(512, ge=1, description="Largest file that can be uploaded, in MiB.")
     public_url: str = Field("", description="Address under which readers reach the service; used in citation links.")
+    open_loopback: bool = Field(
+        False,
+        description="Programs on this machine may ask and search without a key. Only when listening on loopback.",
+    )
+    cors_origins: str = Field(
+        "loopback",
+        description="Web pages that may call the service: loopback, * for all, or origins separated by commas.",
+    )
+
+
+class KeySettings(Section):
+    """Limits of an API key that has none of its own."""
+
+    requests_per_minute: int = Field(0, ge=0, description="Requests of one key in a minute; 0 sets no limit.")
+    concurrent_answers: int = Field(0, ge=0, description="Answers of one key at the same time; 0 sets no limit.")
 
 
 class ChatSettings(Section):
@@ -73,6 +88,9 @@ class IndexSettings(Section):
     token: SecretStr = Field(SecretStr(""), description="Token of the Milvus server, `user:password` or an API key.")
     database: str = Field("", description="Milvus database; empty for the default one.")
     kind: str = Field("AUTOINDEX", description="Index type: AUTOINDEX, HNSW, HNSW_SQ, IVF_FLAT or IVF_SQ8.")
+    lexical: str = Field(
+        "tantivy", description="Full-text index: tantivy (embedded) or milvus_bm25 (a Milvus server of 2.5 or newer)."
+    )
 
 
 class StoreSettings(Section):
@@ -126,6 +144,7 @@ class Settings(Section):
     url: str = Field("", description="Address the CLI talks to; empty finds the server of the data directory.")
     api_key: SecretStr = Field(SecretStr(""), description="Key the CLI sends; empty takes the data directory's own.")
     server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
     chat: ChatSettings = ChatSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     index: IndexSettings = IndexSettings()

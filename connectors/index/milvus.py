@@ -16,7 +16,18 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from connectors.milvus_client import ABOUT, LONG, TIMEOUT, MilvusConnection, about, is_missing, lite_command, loaded
+from connectors.milvus_client import (
+    LONG,
+    TIMEOUT,
+    MilvusConnection,
+    about,
+    all_ids,
+    create,
+    is_missing,
+    lite_command,
+    loaded,
+    slug,
+)
 from pipelines.errors import BadRequest, Conflict, IndexUnavailable
 from pipelines.rag import Vectors
 from pipelines.types import Chunk, EmbeddingIdentity, Scored
@@ -80,14 +91,7 @@ class MilvusIndex:
         index = client.prepare_index_params()
         index.add_index("vector", index_type=self._kind, metric_type="COSINE", params=KINDS[self._kind])
         try:
-            client.create_collection(
-                name,
-                schema=schema,
-                index_params=index,
-                consistency_level="Bounded",
-                properties={ABOUT: record},
-                timeout=TIMEOUT,
-            )
+            create(client, name, schema, index, record)
         except MilvusException as error:
             if "exist" not in error.message.lower():  # another process was faster
                 raise
@@ -109,9 +113,9 @@ class MilvusIndex:
         if self._known_in != self._milvus.generation:
             self._names, self._known_in = {}, self._milvus.generation
         if knowledge_base_id not in self._names:
-            slug = _slug(knowledge_base_id)
+            wanted = slug(knowledge_base_id)
             for name in client.list_collections(timeout=TIMEOUT):
-                if (match := re.fullmatch(r"kb_(.+)_[0-9a-f]{8}", name)) and match[1] == slug:
+                if (match := re.fullmatch(r"kb_(.+)_[0-9a-f]{8}", name)) and match[1] == wanted:
                     self._names[knowledge_base_id] = name
         return self._names.get(knowledge_base_id)
 
@@ -213,7 +217,7 @@ class MilvusIndex:
         def work(client: Any) -> list[str]:
             if (name := self._find(client, knowledge_base_id)) is None:
                 return []
-            return loaded(client, name, lambda: _all_ids(client, name), absent=[])
+            return loaded(client, name, lambda: all_ids(client, name), absent=[])
 
         return await self._milvus.run(work)
 
@@ -229,11 +233,7 @@ class MilvusIndex:
 
     async def ping(self) -> None:
         """Return if Milvus answers within 2 s."""
-        try:
-            async with asyncio.timeout(2):
-                await self._milvus.run(lambda client: client.get_server_version(timeout=2))
-        except TimeoutError:
-            raise IndexUnavailable("the vector database did not answer within 2 s: is it running?") from None
+        await self._milvus.ping()
 
     async def close(self) -> None:
         """Close the connection."""
@@ -244,19 +244,4 @@ def collection_name(knowledge_base_id: str, identity: EmbeddingIdentity) -> str:
     """`kb_<id>_<8 hex digits of the identity's hash>`; letters Milvus does not allow are written as their code."""
     what = {field: getattr(identity, field) for field in _COMPARED}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return f"kb_{_slug(knowledge_base_id)}_{digest[:8]}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]", lambda match: f"_{ord(match[0]):x}_", text)
-
-
-def _all_ids(client: Any, name: str) -> list[str]:
-    found: list[str] = []
-    pages = client.query_iterator(name, batch_size=10_000, output_fields=["id"], timeout=LONG)
-    try:
-        while page := pages.next():
-            found.extend(row["id"] for row in page)
-    finally:
-        pages.close()
-    return found
+    return f"kb_{slug(knowledge_base_id)}_{digest[:8]}"

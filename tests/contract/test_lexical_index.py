@@ -1,4 +1,4 @@
-"""One suite over every full-text index: Tantivy in a directory, and its twin in memory."""
+"""One suite over every full-text index: Tantivy, its twin in memory, and Milvus (Lite stands in for a server)."""
 
 import asyncio
 import os
@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from connectors.index.memory import MemoryLexicalIndex
+from connectors.index.milvus_bm25 import MilvusLexicalIndex
 from connectors.index.tantivy import TantivyIndex
 from pipelines.errors import Conflict, IndexUnavailable
 from pipelines.rag import LexicalIndex
 from pipelines.types import Chunk
+from tests.contract.lite import Lite, running
 
 TEXTS = {
     "leave": "Employees may take 25 days of annual leave. Requests go to the line manager.",
@@ -42,9 +44,21 @@ def chunk(chunk_id: str, text: str, knowledge_base: str = "kb1", heading: str = 
 CHUNKS = [chunk(name, text) for name, text in TEXTS.items()]
 
 
-@pytest.fixture(params=["tantivy", "memory"])
+@pytest.fixture(scope="module")
+def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
+    with running(tmp_path_factory.mktemp("lite")) as server:
+        yield server
+
+
+@pytest.fixture(params=["tantivy", "memory", "milvus_bm25"])
 async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LexicalIndex]:
-    made: LexicalIndex = TantivyIndex(tmp_path / "words") if request.param == "tantivy" else MemoryLexicalIndex()
+    made: LexicalIndex
+    if request.param == "milvus_bm25":
+        made = MilvusLexicalIndex(request.getfixturevalue("lite").url)
+        for knowledge_base in ("kb1", "kb2"):
+            await made.drop(knowledge_base)
+    else:
+        made = TantivyIndex(tmp_path / "words") if request.param == "tantivy" else MemoryLexicalIndex()
     yield made
     await made.close()
 
@@ -163,6 +177,7 @@ async def test_another_reader_sees_each_write_at_once_and_after_a_restart(tmp_pa
 WRITER = """
 import asyncio, sys
 from pathlib import Path
+from connectors.index.milvus_bm25 import MilvusLexicalIndex
 from connectors.index.tantivy import TantivyIndex
 from pipelines.types import Chunk
 

@@ -1,13 +1,11 @@
 """One suite over every vector index: Milvus Lite as a real process, and its twin in memory."""
 
 import asyncio
-import os
 import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,44 +15,16 @@ from connectors.index.milvus import KINDS, MilvusIndex, collection_name, lite_co
 from pipelines.errors import BadRequest, Conflict, IndexUnavailable
 from pipelines.rag import VectorIndex, Vectors
 from pipelines.types import Chunk, EmbeddingIdentity
+from tests.contract.lite import Lite, running
 
 IDENTITY = EmbeddingIdentity(model="test/model", revision="1", dimension=8)
 OTHER = replace(IDENTITY, revision="2")
 
 
-class Lite:
-    """A Milvus Lite process that can be killed and started again on the same data and port."""
-
-    def __init__(self, directory: Path, port: int) -> None:
-        self.directory, self.port = directory, port
-        self.url = f"http://127.0.0.1:{port}"
-        self.start()
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(lite_command(self.directory, self.port), stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert "listens" in line, line
-
-    def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
-        if self.process.poll() is None:
-            os.kill(self.process.pid, how)
-        code = self.process.wait(20)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
-
-
 @pytest.fixture(scope="module")
 def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = Lite(tmp_path_factory.mktemp("lite"), port)
-    yield server
-    server.kill()
+    with running(tmp_path_factory.mktemp("lite")) as server:
+        yield server
 
 
 @pytest.fixture(params=["milvus", "memory"])
