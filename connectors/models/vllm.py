@@ -1,0 +1,96 @@
+"""vLLM's OpenAI-compatible server.
+
+Thinking comes as `reasoning` from 0.17.1 on and as `reasoning_content` before; both are read. It is separated only if
+the server was started with `--reasoning-parser`; without, tags are separated here. Sources: docs.vllm.ai,
+features/reasoning_outputs; r1 flags by version are in the profile (`start_flags`).
+"""
+
+import re
+from functools import partial
+from typing import Any
+
+import orjson
+from langchain_core.language_models import BaseChatModel
+from pydantic import SecretStr
+
+from connectors.chat_model import ServedChat
+from connectors.engine import Engine, Request, closed_thoughts, raw_body
+from connectors.upstream import Upstream
+from connectors.wire import names_openai, read_openai, write_openai
+from pipelines.delta import Delta
+from pipelines.errors import BadRequest
+from pipelines.profiles import Profile
+
+NAME = "vllm"
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def chat(
+    url: str, model: str, *, api_key: str = "", profile: Profile, timeout: float = 300.0, context: int = 0
+) -> BaseChatModel:
+    """A chat model served by vLLM; `model` may be the name of a LoRA adapter. Raises BadRequest without a name."""
+    if not model:
+        raise BadRequest("vLLM needs the model's served name: set DEEPWELL_CHAT__MODEL")
+    return ServedChat(
+        url=server_url(url),
+        model=model,
+        engine=ENGINE,
+        family=profile,
+        api_key=SecretStr(api_key) if api_key else None,
+        timeout=timeout,
+        context=context,
+    )
+
+
+def server_url(url: str) -> str:
+    """The server's address without `/v1`: its other paths (`/metrics`, `/tokenize`) stand beside it."""
+    return re.sub(r"/v1/?$", "", (url or DEFAULT_URL).rstrip("/"))
+
+
+async def window(upstream: Upstream, model: str) -> int:
+    """`max_model_len` of the served model; 0 if the server does not list it."""
+    async with await upstream.request("GET", "/v1/models", timeout=10.0) as answer:
+        listing = await answer.json() if answer.status == 200 else {}
+    lengths = {entry["id"]: entry.get("max_model_len") or 0 for entry in listing.get("data") or []}
+    return int(lengths.get(model, 0))
+
+
+async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:
+    """A completion that goes on after `</think>`, by token ids: R1's template would drop thoughts from a message."""
+    prompt = await _tokens(upstream, {"model": request.model, "messages": request.messages})
+    async with await upstream.request(
+        "POST", "/detokenize", orjson.dumps({"model": request.model, "tokens": prompt[-4:]})
+    ) as answer:
+        opened = "<think>" in str((await answer.json()).get("prompt"))
+    text = closed_thoughts(thoughts, opened)
+    rest = await _tokens(upstream, {"model": request.model, "prompt": text, "add_special_tokens": False})
+    return "/v1/completions", raw_body(request, prompt + rest)
+
+
+async def _tokens(upstream: Upstream, body: dict[str, Any]) -> list[int]:
+    async with await upstream.request("POST", "/tokenize", orjson.dumps(body)) as answer:
+        if answer.status != 200:
+            raise NotImplementedError(f"vLLM at {upstream.url} does not tokenise ({answer.status})")
+        return list((await answer.json())["tokens"])
+
+
+def read_completion(event: dict[str, Any]) -> Delta:
+    """One event of `/v1/completions`."""
+    delta = read_openai(event)
+    if choices := event.get("choices"):
+        delta.content = choices[0].get("text") or ""
+    return delta
+
+
+ENGINE = Engine(
+    name=NAME,
+    path="/v1/chat/completions",
+    write=partial(write_openai, engine=NAME),
+    read=read_openai,
+    framing="sse",
+    models_path="/v1/models",
+    names=names_openai,
+    window=window,
+    resume=resume,
+    read_resumed=read_completion,
+)

@@ -1,0 +1,127 @@
+"""The OpenAI chat wire format, upstream side: messages and requests written, events read.
+
+Source: platform.openai.com/docs/api-reference/chat. Thinking comes as `reasoning_content` (llama.cpp, DeepSeek, older
+vLLM), `reasoning` (vLLM from 0.17.1, Ollama's /v1, OpenRouter) or `thinking` (Ollama).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
+from langchain_core.messages.utils import convert_to_openai_messages
+
+from connectors.engine import Request
+from pipelines.delta import Delta
+from pipelines.profiles import Profile
+from pipelines.reasoning import strip_reasoning
+
+
+def plain_messages(messages: Sequence[BaseMessage], profile: Profile) -> list[dict[str, Any]]:
+    """Messages in OpenAI's form, without reasoning of earlier turns and, where the family wants none, without system.
+
+    Instructions of a system turn go in front of the user turn that follows them. Tool-call turns keep their reasoning
+    for families that require it.
+    """
+    out: list[dict[str, Any]] = []
+    instructions: list[str] = []
+    for message in messages:
+        if isinstance(message, SystemMessage) and profile.system == "none":
+            instructions.append(message.text)
+            continue
+        entry = _entry(message, profile)
+        if instructions and entry["role"] == "user":
+            entry["content"] = _with_instructions(instructions, entry["content"])
+            instructions = []
+        out.append(entry)
+    if instructions:
+        out.append({"role": "user", "content": "\n\n".join(instructions)})
+    return out
+
+
+def _with_instructions(instructions: list[str], content: Any) -> Any:
+    text = "\n\n".join(instructions)
+    return f"{text}\n\n{content}" if isinstance(content, str) else [{"type": "text", "text": text}, *content]
+
+
+def _entry(message: BaseMessage, profile: Profile) -> dict[str, Any]:
+    simple = isinstance(message.content, str) and message.type in _ROLES
+    if not simple or (isinstance(message, AIMessage) and message.tool_calls):
+        (entry,) = convert_to_openai_messages([message])
+    else:
+        entry = {"role": _ROLES.get(message.type, message.type), "content": message.content}
+    if isinstance(message, AIMessage):
+        if isinstance(entry.get("content"), str):
+            entry["content"] = strip_reasoning(entry["content"])
+        reasoning = message.additional_kwargs.get("reasoning_content")
+        if reasoning and message.tool_calls and profile.history == "tool_turns_keep_reasoning":
+            entry["reasoning_content"] = reasoning
+    return dict(entry)
+
+
+_ROLES = {"human": "user", "ai": "assistant", "system": "system"}
+
+
+def write_openai(request: Request, engine: str) -> dict[str, Any]:
+    """Body of `POST /v1/chat/completions` in the words of one engine."""
+    rule = request.profile.engine(engine)
+    body: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": request.stream}
+    if request.stream:
+        body["stream_options"] = {"include_usage": True}
+    for name in ("max_tokens", "temperature", "top_p", "seed", "tool_choice"):
+        if (value := getattr(request, name)) is not None:
+            body[name] = value
+    if request.stop:
+        body["stop"] = list(request.stop)
+    if request.tools:
+        body["tools"] = list(request.tools)
+    if request.thinking is not None:
+        body |= rule.thinking_on if request.thinking else rule.thinking_off
+    elif request.profile.thinks == "switch":
+        body |= rule.thinking_on if request.profile.thinks_by_default else rule.thinking_off
+    if request.thinking_budget is not None and rule.budget:
+        body[rule.budget] = request.thinking_budget
+    return body | (request.extra or {})
+
+
+def read_openai(event: dict[str, Any]) -> Delta:
+    """One `chat.completion.chunk`."""
+    if error := event.get("error"):
+        return Delta(error=str(error.get("message") or error) if isinstance(error, dict) else str(error))
+    usage = event.get("usage")
+    choices = event.get("choices")
+    if not choices:
+        return Delta(usage=usage)
+    choice = choices[0]
+    delta = choice.get("delta") or choice.get("message") or {}
+    return Delta(
+        content=delta.get("content") or "",
+        reasoning=delta.get("reasoning_content") or delta.get("reasoning") or "",
+        finish_reason=choice.get("finish_reason") or "",
+        usage=usage,
+        tool_calls=_tool_calls(delta.get("tool_calls")),
+    )
+
+
+def _tool_calls(calls: Any) -> list[dict[str, Any]] | None:
+    if not calls:
+        return None
+    chunks = []
+    for call in calls:
+        function = call.get("function") or {}
+        args = function.get("arguments")
+        chunks.append(
+            {
+                "name": function.get("name"),
+                "args": args if isinstance(args, str | None) else orjson.dumps(args).decode(),
+                "id": call.get("id"),
+                "index": call.get("index", 0),
+                "type": "tool_call_chunk",
+            }
+        )
+    return chunks
+
+
+def names_openai(listing: Any) -> list[str]:
+    """Model ids of `GET /v1/models`."""
+    return [str(entry["id"]) for entry in listing.get("data") or []]

@@ -1,0 +1,125 @@
+"""Sharing the context window between passages, history, thinking and answer, so that no engine cuts in silence.
+
+Tokens are estimated from the characters, on the high side: asking the engine's tokenizer would cost a round trip for
+each text, and the reserve is cheaper.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from pipelines.errors import BadRequest
+from pipelines.types import Hit, Message
+
+#: tokens for what the chat template adds to each message
+MESSAGE_TOKENS = 8
+#: tokens of a search template without its passages
+TEMPLATE_TOKENS = 650
+#: share of the window an answer may take at most, thinking included
+COMPLETION_SHARE = 0.5
+#: share of what is left for the prompt that earlier turns may take beside passages
+HISTORY_SHARE = 0.25
+
+_WIDE = re.compile(r"[\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What fits."""
+
+    hits: tuple[Hit, ...]
+    history: tuple[Message, ...]
+    #: tokens the engine may generate, thinking included
+    max_tokens: int
+    #: tokens of these that thinking may take
+    thinking: int
+    warnings: tuple[str, ...] = field(default=())
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text in a vocabulary of the R1 family, rather too many than too few."""
+    wide = len(_WIDE.findall(text))
+    return wide + (len(text) - wide + 2) // 3
+
+
+def plan(
+    question: str,
+    hits: Sequence[Hit],
+    history: Sequence[Message],
+    *,
+    window: int,
+    max_tokens: int,
+    thinking: int | None,
+) -> Budget:
+    """Choose what goes into a window of `window` tokens: the question always, then passages, then history.
+
+    `thinking` is a wished limit of thinking tokens; whatever it is, a part of `max_tokens` stays for the answer.
+    Raises BadRequest if the question alone is too long.
+    """
+    completion = max(1, min(max_tokens, int(window * COMPLETION_SHARE)))
+    room = window - completion - estimate_tokens(question) - MESSAGE_TOKENS - (TEMPLATE_TOKENS if hits else 0)
+    if room < 0:
+        completion = max(1, completion + room)
+        room = 0
+        if completion < min(max_tokens, 64):
+            raise BadRequest(
+                f"the question has about {estimate_tokens(question)} tokens, too many for a window of {window}. "
+                "Shorten it, add it as a document, or use a model with a larger window"
+            )
+    kept, used = _passages(hits, room)
+    turns = _history(history, min(room - used, int(room * HISTORY_SHARE) if hits else room))
+    warnings = []
+    if len(kept) < len(hits):
+        warnings.append(
+            f"{len(hits) - len(kept)} of {len(hits)} passages left out: the window of {window} tokens is full"
+        )
+    if len(turns) < len(history):
+        warnings.append(f"{len(history) - len(turns)} earlier messages left out: the window of {window} tokens is full")
+    if completion < max_tokens:
+        warnings.append(f"answer limited to {completion} tokens instead of {max_tokens}: the window has {window}")
+    limit = completion - answer_reserve(completion)
+    return Budget(
+        hits=kept,
+        history=turns,
+        max_tokens=completion,
+        thinking=limit if thinking is None else max(0, min(thinking, limit)),
+        warnings=tuple(warnings),
+    )
+
+
+def answer_reserve(completion: int) -> int:
+    """Tokens of a completion that thinking may not have: a quarter, 64 to 1,024 of them, at most half."""
+    return min(max(64, min(1024, completion // 4)), max(1, completion // 2))
+
+
+def _passages(hits: Sequence[Hit], room: int) -> tuple[tuple[Hit, ...], int]:
+    """The best passages that fit, in the order given, and their tokens; the best one is shortened if it must be."""
+    kept: set[int] = set()
+    used = 0
+    for i in sorted(range(len(hits)), key=lambda i: -hits[i].score):
+        need = _passage_tokens(hits[i])
+        if used + need <= room:
+            kept.add(i)
+            used += need
+    if not kept and hits and room > 96:
+        best = max(hits, key=lambda hit: hit.score)
+        text = best.chunk.text[: max(32, (room - 64) * len(best.chunk.text) // estimate_tokens(best.chunk.text))]
+        return (replace(best, chunk=replace(best.chunk, text=text + " …")),), room
+    return tuple(hit for i, hit in enumerate(hits) if i in kept), used
+
+
+def _passage_tokens(hit: Hit) -> int:
+    return estimate_tokens(hit.chunk.text) + estimate_tokens(hit.chunk.document) + 20
+
+
+def _history(history: Sequence[Message], room: int) -> tuple[Message, ...]:
+    """The latest turns that fit, beginning with a user's."""
+    kept: list[Message] = []
+    for message in reversed(history):
+        room -= estimate_tokens(message.content) + MESSAGE_TOKENS
+        if room < 0:
+            break
+        kept.append(message)
+    while kept and kept[-1].role == "assistant":
+        kept.pop()
+    return tuple(reversed(kept))

@@ -1,0 +1,99 @@
+"""Answers without a model that can write: the sentences of the passages that answer best, quoted and cited.
+
+Right in any language the embedding model knows, since nothing is generated.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.language import Language
+from pipelines.phrases import QUOTES, STAND_IN
+from pipelines.rag import TextEmbeddings
+from pipelines.sentences import overlap, sentences, shorten, terms
+from pipelines.types import Citation, Hit
+
+#: passages whose sentences are looked at, and sentences embedded in all
+PASSAGES, CANDIDATES = 4, 24
+#: quotes given at most
+QUOTES_LIMIT = 3
+#: how far below the best sentence another quote may lie (similarity + half the shared terms)
+MARGIN = 0.06
+#: characters a sentence needs to say something by itself
+SHORT = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A sentence of passage n that answers, with how well it does."""
+
+    n: int
+    sentence: str
+    score: float
+
+
+async def best_quotes(embeddings: TextEmbeddings, question: str, hits: Sequence[Hit]) -> list[Quote]:
+    """The sentences nearest to the question, best first, at most QUOTES_LIMIT. Raises ModelUnavailable.
+
+    Similarity decides, shared terms break near ties; passages that were found with a better score go first.
+    """
+    candidates = _candidates(question, hits)
+    if not candidates:
+        return []
+    vector = await embeddings.embed_question(question)
+    vectors = await embeddings.embed_passages([quote.sentence for quote in candidates])
+    similarity = vectors @ vector / (np.linalg.norm(vectors, axis=1) * np.linalg.norm(vector) + 1e-9)
+    scored = [
+        Quote(quote.n, quote.sentence, float(near) + quote.score)
+        for quote, near in zip(candidates, similarity, strict=True)
+    ]
+    scored.sort(key=lambda quote: -quote.score)
+    best: list[Quote] = []
+    for quote in scored:
+        if quote.score < scored[0].score - MARGIN or len(best) == QUOTES_LIMIT:
+            break
+        if all(quote.sentence != other.sentence for other in best):
+            best.append(quote)
+    return best
+
+
+def _candidates(question: str, hits: Sequence[Hit]) -> list[Quote]:
+    wanted = terms(question)
+    found: list[Quote] = []
+    for n, hit in enumerate(hits[:PASSAGES], 1):
+        place = 0.02 * (PASSAGES - n) / PASSAGES
+        for sentence in sentences(hit.chunk.text):
+            if len(sentence) >= SHORT and not sentence.startswith("#") and not sentence.endswith(("?", "？")):
+                found.append(Quote(n, sentence, 0.1 * overlap(wanted, terms(sentence)) + place))
+    if not found:
+        found = [
+            Quote(n, hit.chunk.text.strip(), 0.0) for n, hit in enumerate(hits[:PASSAGES], 1) if hit.chunk.text.strip()
+        ]
+    found.sort(key=lambda quote: -quote.score)
+    return found[:CANDIDATES]
+
+
+def write(quotes: Sequence[Quote], language: Language) -> str:
+    """The answer: a lead sentence, the quotes, and how to get a real model."""
+    lines = [f"> {shorten(quote.sentence)} [{quote.n}]" for quote in quotes]
+    return "\n\n".join([QUOTES[language], *lines, STAND_IN[language]])
+
+
+def citations(quotes: Sequence[Quote], hits: Sequence[Hit]) -> tuple[Citation, ...]:
+    """The passages quoted, by number; the quote is the sentence itself."""
+    found: dict[int, Citation] = {}
+    for quote in quotes:
+        chunk = hits[quote.n - 1].chunk
+        found.setdefault(
+            quote.n,
+            Citation(
+                n=quote.n,
+                chunk_id=chunk.id,
+                document_id=chunk.document_id,
+                document=chunk.document,
+                page=chunk.page,
+                quote=shorten(quote.sentence),
+            ),
+        )
+    return tuple(found[n] for n in sorted(found))
