@@ -66,46 +66,63 @@ async def answer(
 ) -> AsyncGenerator[Event, None]:
     """Answer the last user message. Yields Sources, then Reasoning and Text as they come, then Finish.
 
-    Raises BadRequest (no question, or one longer than the window), what retrieval raises, ModelUnavailable and
-    TooManyRequests; before the first Text wherever the cause is known by then. Closing the iterator stops the model.
+    An empty list of knowledge bases is a plain chat. Raises BadRequest (no question, or one longer than the window),
+    what retrieval raises, ModelUnavailable and TooManyRequests; before the first Text wherever the cause is known by
+    then. Closing the iterator stops the model.
     """
-    options = options or Options()
-    turn = Turn(messages, options)
-    hits: tuple[Hit, ...] = ()
-    if knowledge_base_ids:
-        found = await retrieve(
-            rag,
-            caller,
-            turn.looked_up,
-            knowledge_base_ids,
-            top_k=top_k,
-            candidates=max(options.candidates, top_k),
-            min_score=options.min_score,
-        )
-        hits = ordered(found, options.order)
-        turn.mark("retrieve")
-    if knowledge_base_ids and not hits:
+    turn = Turn(messages, options or Options())
+    hits = await find(rag, caller, turn, knowledge_base_ids, top_k)
+    async with aclosing(respond(rag, turn, hits, profile, max_tokens)) as events:
+        async for event in events:
+            yield event
+
+
+async def find(
+    rag: Rag, caller: Caller, turn: "Turn", knowledge_base_ids: Sequence[str], top_k: int
+) -> tuple[Hit, ...] | None:
+    """The passages for a turn, in the order in which they are numbered; None for a plain chat."""
+    if not knowledge_base_ids:
+        return None
+    options = turn.options
+    found = await retrieve(
+        rag,
+        caller,
+        turn.looked_up,
+        knowledge_base_ids,
+        top_k=top_k,
+        candidates=max(options.candidates, top_k),
+        min_score=options.min_score,
+    )
+    turn.mark("retrieve")
+    return ordered(found, options.order)
+
+
+async def respond(
+    rag: Rag, turn: "Turn", hits: tuple[Hit, ...] | None, profile: Profile, max_tokens: int
+) -> AsyncGenerator[Event, None]:
+    """The events of the answer to a turn from its passages."""
+    if hits == ():
         yield Sources(hits=())
         yield Text(phrases.NOTHING_FOUND[turn.language])
         yield turn.finish(abstained=True)
-    elif profile.stand_in:
-        yield Sources(hits=hits)
-        async for event in _extract(rag, turn, hits):
-            yield event
+        return
+    if profile.stand_in:
+        yield Sources(hits=hits or ())
+        events = _extract(rag, turn, hits or ())
     else:
-        window = await context_window(rag.chat, profile)
         budget = plan(
             turn.question,
-            hits,
+            hits or (),
             turn.history,
-            window=window,
+            window=await context_window(rag.chat, profile),
             max_tokens=max_tokens,
-            thinking=options.thinking_budget,
+            thinking=turn.options.thinking_budget,
         )
         yield Sources(hits=budget.hits)
-        async with aclosing(_write(rag, turn, budget, profile)) as events:
-            async for event in events:
-                yield event
+        events = _write(rag, turn, budget, profile)
+    async with aclosing(events):
+        async for event in events:
+            yield event
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ the `ollama` client. Source: github.com/ollama/ollama, docs/api.md, docs/capabil
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -16,12 +17,14 @@ from ollama import AsyncClient, ResponseError
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
+from connectors.embedding_server import OLLAMA, ServedEmbeddings
 from connectors.engine import Engine, Request
 from connectors.refusals import refusal
 from connectors.upstream import Upstream
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest, ModelUnavailable
 from pipelines.profiles import Profile
+from pipelines.rag import TextEmbeddings
 
 NAME = "ollama"
 DEFAULT_URL = "http://127.0.0.1:11434"
@@ -49,6 +52,27 @@ def chat(
 def server_url(url: str) -> str:
     """The server's address without `/v1` or `/api`."""
     return re.sub(r"/(?:v1|api)/?$", "", (url or DEFAULT_URL).rstrip("/"))
+
+
+def embeddings(
+    url: str,
+    model: str,
+    *,
+    api_key: str = "",
+    threads: int = 0,
+    cache_dir: Path | None = None,
+    query_prefix: str = "",
+    passage_prefix: str = "",
+) -> TextEmbeddings:
+    """Embeddings of a model served by Ollama; `threads` and `cache_dir` mean nothing here. Raises BadRequest."""
+    return ServedEmbeddings(
+        server_url(url),
+        model,
+        OLLAMA,
+        api_key=api_key,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+    )
 
 
 def write(request: Request) -> dict[str, Any]:

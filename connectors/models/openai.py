@@ -7,16 +7,19 @@ is if it names its scheme ("Token abc"). A server that wants the token bare, as 
 
 import re
 from functools import partial
+from pathlib import Path
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
+from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_openai, write_openai
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
+from pipelines.rag import TextEmbeddings
 
 NAME = "openai"
 
@@ -43,6 +46,27 @@ def base_url(url: str) -> str:
     url = re.sub(r"/chat/completions/?$", "", url.rstrip("/"))
     has_path = re.search(r"^(?:\w+://)?[^/]+/", url)
     return url if has_path else f"{url}/v1"
+
+
+def embeddings(
+    url: str,
+    model: str,
+    *,
+    api_key: str = "",
+    threads: int = 0,
+    cache_dir: Path | None = None,
+    query_prefix: str = "",
+    passage_prefix: str = "",
+) -> TextEmbeddings:
+    """Embeddings of an OpenAI-compatible server; `threads` and `cache_dir` mean nothing here. Raises BadRequest."""
+    return ServedEmbeddings(
+        base_url(url),
+        model,
+        OPENAI,
+        api_key=api_key,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+    )
 
 
 async def window(upstream: Upstream, model: str) -> int:

@@ -7,6 +7,7 @@ features/reasoning_outputs; r1 flags by version are in the profile (`start_flags
 
 import re
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,12 +15,14 @@ from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
+from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, closed_thoughts, raw_body
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_openai, write_openai
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
+from pipelines.rag import TextEmbeddings
 
 NAME = "vllm"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -45,6 +48,27 @@ def chat(
 def server_url(url: str) -> str:
     """The server's address without `/v1`: its other paths (`/metrics`, `/tokenize`) stand beside it."""
     return re.sub(r"/v1/?$", "", (url or DEFAULT_URL).rstrip("/"))
+
+
+def embeddings(
+    url: str,
+    model: str,
+    *,
+    api_key: str = "",
+    threads: int = 0,
+    cache_dir: Path | None = None,
+    query_prefix: str = "",
+    passage_prefix: str = "",
+) -> TextEmbeddings:
+    """Embeddings of a vLLM server that serves an embedding model; `threads` and `cache_dir` mean nothing here. Raises BadRequest."""
+    return ServedEmbeddings(
+        f"{server_url(url)}/v1",
+        model,
+        OPENAI,
+        api_key=api_key,
+        query_prefix=query_prefix,
+        passage_prefix=passage_prefix,
+    )
 
 
 async def window(upstream: Upstream, model: str) -> int:
