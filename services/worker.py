@@ -42,12 +42,16 @@ async def _main(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     parts = await build_ingest(settings)
-    parser = ChildParser(timeout=settings.ingest.parse_timeout, memory_mb=settings.ingest.parse_memory_mb)
+    limits = settings.ingest
+    parser = ChildParser(
+        processes=limits.parse_processes, timeout=limits.parse_timeout, memory_mb=limits.parse_memory_mb
+    )
     try:
         async with working(settings, parts, parser):
             log.info("worker is ready")
             await stop.wait()
     finally:
+        await parser.close()
         await parts.index.close()
         await parts.lexical.close()
 

@@ -42,7 +42,7 @@ Progress = Callable[[int, int | None], None]
 class Parser(Protocol):
     """services.parsing.Parser: parses in a child process."""
 
-    async def parse(self, path: Path, out: Path, progress: Progress) -> int:
+    async def parse(self, path: Path, out: Path, progress: Progress, *, name: str = "") -> int:
         """Write pages as JSON lines to `out`, give their number. Raises UnsupportedDocument, UnreadableDocument."""
 
 
@@ -151,7 +151,7 @@ class Workflows:
             loop.call_soon_threadsafe(meter.note, total)
 
         with database_errors():
-            pages = await self._parser.parse(self._blobs / document.sha256, out, progress)
+            pages = await self._parser.parse(self._blobs / document.sha256, out, progress, name=document.name)
         await meter.settle()
         await self._owned(document_id, job_id, pages_total=pages, step="splitting")
         return pages

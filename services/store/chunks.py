@@ -86,17 +86,17 @@ class Chunks:
             if not await _owns(connection, document, job_id):
                 return None
             of_staged = sa.select(staged_chunks.c.id).where(staged_chunks.c.document_id == document)
-            gone = await connection.execute(
+            old = await connection.execute(
                 sa.select(chunks.c.id).where(chunks.c.document_id == document, chunks.c.id.not_in(of_staged))
             )
-            await _add_stale(connection, document, {row[0] for row in gone})
+            await _add_stale(connection, document, {row[0] for row in old})
             await connection.execute(chunks.delete().where(chunks.c.document_id == document))
             source = sa.select(*(staged_chunks.c[name] for name in _SHARED))
-            moved = await connection.execute(
+            await connection.execute(
                 chunks.insert().from_select(_SHARED, source.where(staged_chunks.c.document_id == document))
             )
-            await connection.execute(staged_chunks.delete().where(staged_chunks.c.document_id == document))
-            count = int(moved.rowcount)
+            gone = await connection.execute(staged_chunks.delete().where(staged_chunks.c.document_id == document))
+            count = int(gone.rowcount)
             await connection.execute(
                 documents.update()
                 .where(documents.c.id == document)

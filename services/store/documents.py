@@ -16,7 +16,7 @@ from pipelines.errors import NotFound
 from pipelines.types import JobState
 from services.store.chunks import retire
 from services.store.database import Database, Row
-from services.store.names import document_id
+from services.store.names import document_id, new_job_id
 from services.store.records import Document
 from services.store.tables import documents
 
@@ -71,14 +71,12 @@ class Documents:
         if row and row.deleted is None and row.sha256 == upload.sha256 and row.state in (*ACTIVE, "succeeded"):
             return await _read(connection, identity), False
         now = time.time()
-        number = row.jobs + 1 if row else 1
         values: dict[str, Any] = {
             "sha256": upload.sha256,
             "size": upload.size,
             "media_type": upload.media_type,
             "source": upload.source,
-            "job_id": f"ingest-{identity}-{number}",
-            "jobs": number,
+            "job_id": new_job_id("ingest", identity),
             **_fresh(now),
         }
         if row is None:
@@ -103,11 +101,10 @@ class Documents:
             row = (await connection.execute(sa.select(documents).where(documents.c.id == document, _ALIVE))).first()
             if row is None or row.state not in only_if:
                 return None
-            number = row.jobs + 1
             await connection.execute(
                 documents.update()
                 .where(documents.c.id == document)
-                .values(job_id=f"ingest-{document}-{number}", jobs=number, **_fresh(time.time()))
+                .values(job_id=new_job_id("ingest", document), **_fresh(time.time()))
             )
             return await _read(connection, document)
 
@@ -117,11 +114,11 @@ class Documents:
             row = (await connection.execute(sa.select(documents).where(documents.c.id == document, _ALIVE))).first()
             if row is None:
                 raise NotFound(f"there is no document {document!r}")
-            now, number = time.time(), row.jobs + 1
+            now = time.time()
             await connection.execute(
                 documents.update()
                 .where(documents.c.id == document)
-                .values(deleted=now, updated=now, jobs=number, job_id=f"delete-{document}-{number}", step="deleting")
+                .values(deleted=now, updated=now, job_id=new_job_id("delete", document), step="deleting")
             )
             return await _read(connection, document)
 

@@ -9,7 +9,7 @@ from typing import get_args
 
 import sqlalchemy as sa
 
-from pipelines.errors import BadRequest, NotFound, StorageFull, Unavailable
+from pipelines.errors import BadRequest, Conflict, NotFound, StorageFull, Unavailable
 from pipelines.types import Caller, Scope
 from services.store.database import Database, Row
 from services.store.names import new_id
@@ -24,6 +24,8 @@ CACHE_SECONDS = 5.0
 #: seconds between two notes of when a key was last used
 USE_SECONDS = 60.0
 _CACHE_SIZE = 1024
+#: a secret that somebody chose may be guessed; below this length it opens neither ingestion nor administration
+_GUESSABLE = 24
 
 
 def hash_secret(secret: str) -> str:
@@ -36,18 +38,30 @@ class Keys:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._cache: dict[str, tuple[float, Caller | None]] = {}
+        self._cache: dict[str, tuple[float, Key | None]] = {}
 
     async def create(
-        self, name: str, scopes: Collection[Scope], knowledge_bases: Collection[str] | None = None
+        self,
+        name: str,
+        scopes: Collection[Scope],
+        knowledge_bases: Collection[str] | None = None,
+        *,
+        secret: str = "",
+        requests_per_minute: int | None = None,
+        concurrent_answers: int | None = None,
     ) -> tuple[Key, str]:
-        """A new key and its secret, `dw-` and 40 URL-safe characters, shown this once. Raises BadRequest."""
+        """A new key and its secret, shown this once: `dw-` and 40 URL-safe characters.
+
+        `secret` registers one that a client sends whether one likes it or not, such as "ollama". Limits of None take
+        those of the settings, 0 is no limit. Raises BadRequest, Conflict if the secret is in use.
+        """
         unknown = sorted(set(scopes) - set(get_args(Scope)))
         if unknown or not scopes:
             raise BadRequest(f"a key needs scopes out of {', '.join(get_args(Scope))}, not {', '.join(unknown) or '-'}")
         if not 1 <= len(name) <= 200:
             raise BadRequest("a key's name has 1 to 200 characters")
-        secret = PREFIX + secrets.token_urlsafe(30)
+        _check_secret(secret, scopes)
+        secret = secret or PREFIX + secrets.token_urlsafe(30)
         row = {
             "id": new_id("key"),
             "name": name,
@@ -55,9 +69,17 @@ class Keys:
             "scopes": sorted(set(scopes)),
             "knowledge_bases": None if knowledge_bases is None else sorted(set(knowledge_bases)),
             "created": time.time(),
+            "requests_per_minute": requests_per_minute,
+            "concurrent_answers": concurrent_answers,
         }
-        async with self._database.write() as connection:
-            await connection.execute(keys.insert(), row)
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(_forget_revoked(str(row["hash"])))
+                await connection.execute(keys.insert(), row)
+        except sa.exc.IntegrityError:
+            raise Conflict(
+                "another key has this secret already: revoke that one first (`deepwell keys list`)"
+            ) from None
         self._cache.pop(hash_secret(secret), None)
         return await self.get(str(row["id"])), secret
 
@@ -79,19 +101,24 @@ class Keys:
 
     async def caller(self, secret: str) -> Caller | None:
         """Who has this secret; None if nobody, or revoked. Answers from memory for CACHE_SECONDS."""
+        key = await self.find(secret)
+        return None if key is None else caller_of(key)
+
+    async def find(self, secret: str) -> Key | None:
+        """The key with this secret; None if there is none, or it is revoked. From memory for CACHE_SECONDS."""
         digest = hash_secret(secret)
         now = time.monotonic()
         known = self._cache.get(digest)
         if known and known[0] > now:
             return known[1]
         row = await self._database.row(sa.select(keys).where(keys.c.hash == digest, keys.c.revoked.is_(None)))
-        caller = _caller(_record(row)) if row else None
+        key = _record(row) if row else None
         if len(self._cache) >= _CACHE_SIZE:  # a flood of invented keys must not fill the memory
             self._cache.clear()
-        self._cache[digest] = (now + CACHE_SECONDS, caller)
+        self._cache[digest] = (now + CACHE_SECONDS, key)
         if row and time.time() - (row.last_used or 0) > USE_SECONDS:
             await self._note_use(row.id)
-        return caller
+        return key
 
     async def _note_use(self, key_id: str) -> None:
         try:
@@ -114,8 +141,28 @@ def _record(row: Row) -> Key:
         created=row.created,
         revoked=row.revoked,
         last_used=row.last_used,
+        requests_per_minute=row.requests_per_minute,
+        concurrent_answers=row.concurrent_answers,
     )
 
 
-def _caller(key: Key) -> Caller:
+def _check_secret(secret: str, scopes: Collection[Scope]) -> None:
+    if not secret:
+        return
+    if not (secret.isascii() and secret.isprintable() and " " not in secret and len(secret) <= 200):
+        raise BadRequest("a key's secret has 1 to 200 printable ASCII characters without blanks: it goes into a header")
+    if len(secret) < _GUESSABLE and {"ingest", "admin"} & set(scopes):
+        raise BadRequest(
+            f"a chosen secret of fewer than {_GUESSABLE} characters can be guessed: it may have the scopes chat and "
+            "retrieve only; leave --secret away for a random one"
+        )
+
+
+def _forget_revoked(digest: str) -> sa.Update:
+    """A chosen secret may be registered again after it was revoked: its old row keeps a hash that no secret has."""
+    return keys.update().where(keys.c.hash == digest, keys.c.revoked.is_not(None)).values(hash="revoked-" + keys.c.id)
+
+
+def caller_of(key: Key) -> Caller:
+    """Who asks with this key."""
     return Caller(name=key.name, scopes=key.scopes, knowledge_bases=key.knowledge_bases, key_id=key.id)

@@ -45,3 +45,11 @@ def document_id(knowledge_base_id: str, name: str) -> str:
 def new_id(prefix: str) -> str:
     """A fresh random id, e.g. "kb-3f9c1a…"."""
     return f"{prefix}-{secrets.token_hex(8)}"
+
+
+def new_job_id(kind: str, document: str) -> str:
+    """A fresh id for a job on a document, e.g. "ingest-doc-…-9f31c2d4".
+
+    Never counted: a document that was removed and comes back must not meet its old jobs.
+    """
+    return f"{kind}-{document}-{secrets.token_hex(4)}"

@@ -69,3 +69,7 @@ class Key:
     created: float
     revoked: float | None
     last_used: float | None
+    #: None takes the setting keys.requests_per_minute, 0 is no limit
+    requests_per_minute: int | None = None
+    #: None takes the setting keys.concurrent_answers, 0 is no limit
+    concurrent_answers: int | None = None

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: revision of the newest migration; `services.store.migrate` refuses a database that is ahead of it
-SCHEMA = "0001"
+SCHEMA = "0002"
 
 knowledge_bases = sa.Table(
     "knowledge_bases",
@@ -44,9 +44,8 @@ documents = sa.Table(
     sa.Column("pages_done", sa.Integer, nullable=False, default=0),
     sa.Column("pages_total", sa.Integer, nullable=False, default=0),
     sa.Column("eta", sa.Float(53)),
-    # the one job that may change this document, and how many jobs it has had
+    # the one job that may change this document
     sa.Column("job_id", sa.String(100), nullable=False, default=""),
-    sa.Column("jobs", sa.Integer, nullable=False, default=0),
     # how often that job was begun without getting anywhere
     sa.Column("attempts", sa.Integer, nullable=False, default=0),
     sa.Column("created", sa.Float(53), nullable=False),
@@ -103,11 +102,15 @@ keys = sa.Table(
     metadata,
     sa.Column("id", sa.String(32), primary_key=True),
     sa.Column("name", sa.String(200), nullable=False),
-    # SHA-256 of the secret: 240 random bits need no salt and no slow hash
+    # SHA-256 of the secret: 240 random bits need no salt and no slow hash, and a secret chosen for a client that
+    # cannot send another one ("ollama") is no secret anyway
     sa.Column("hash", sa.String(64), nullable=False, unique=True),
     sa.Column("scopes", sa.JSON, nullable=False),
     sa.Column("knowledge_bases", sa.JSON(none_as_null=True)),
     sa.Column("created", sa.Float(53), nullable=False),
     sa.Column("revoked", sa.Float(53)),
     sa.Column("last_used", sa.Float(53)),
+    # limits of its own; None takes those of the settings, 0 is no limit
+    sa.Column("requests_per_minute", sa.Integer),
+    sa.Column("concurrent_answers", sa.Integer),
 )

@@ -141,8 +141,8 @@ class TextParser:
     def __init__(self, delay: float = 0.0) -> None:
         self._delay = delay
 
-    async def parse(self, path: Path, out: Path, progress: Callable[[int, int | None], None], name: str = "") -> int:
-        pages = path.read_text().split("\f")
+    async def parse(self, path: Path, out: Path, progress: Callable[[int, int | None], None], *, name: str = "") -> int:
+        pages = (await asyncio.to_thread(path.read_text)).split("\f")
         lines = []
         for number, text in enumerate(pages, 1):
             await asyncio.sleep(self._delay)
@@ -154,7 +154,7 @@ class TextParser:
                 raise OSError(errno.ENOSPC, "No space left on device")
             lines.append(json.dumps({"text": text, "number": number, "title": ""}) + "\n")
             progress(number, len(pages))
-        out.write_text("".join(lines))
+        await asyncio.to_thread(out.write_text, "".join(lines))
         return len(pages)
 
     async def close(self) -> None:

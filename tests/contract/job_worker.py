@@ -1,22 +1,56 @@
-"""A worker process over the parts of job_parts: `python -m tests.contract.job_worker '{"delay": 0.1, …}'`."""
+"""A worker process over the parts of job_parts: `python -m tests.contract.job_worker '{"delay": 0.1, …}'`.
+
+`kill` names a step, and whether the process dies "before" or "after" its work (then before its checkpoint), once.
+"""
 
 import asyncio
 import json
+import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
+import services.worker
+import services.workflows
 from services.settings import load_settings
-from services.worker import working
 from tests.contract.job_parts import TextParser, parts
 
 
-async def main(options: dict[str, float]) -> None:
+class Mortal(services.workflows.Workflows):
+    """Workflows that die by their own hand at a step, once for each data directory."""
+
+    kill: tuple[str, str] = ("", "")
+    marker = Path()
+
+    async def _step(self, name: str, run: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+        async def mortal(*values: Any) -> Any:
+            self._die(name, "before")
+            result = await run(*values)
+            self._die(name, "after")
+            return result
+
+        return await super()._step(name, mortal, *arguments)
+
+    def _die(self, name: str, when: str) -> None:
+        if self.kill == (name, when) and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def main(options: dict[str, Any]) -> None:
     """Work until SIGTERM."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     settings = load_settings()
-    made = parts(settings.data_dir, options.get("delay", 0.0))
-    async with working(settings, made, TextParser(options.get("parse_delay", 0.0))) as workflows:
+    Mortal.kill, Mortal.marker = tuple(options.get("kill", ("", ""))), settings.data_dir / "killed"
+    services.worker.Workflows = Mortal  # type: ignore[misc]
+    services.workflows.MAX_ATTEMPTS = options.get("max_attempts", services.workflows.MAX_ATTEMPTS)
+    services.workflows.SUSPECT_ATTEMPTS = options.get("suspect_attempts", services.workflows.SUSPECT_ATTEMPTS)
+    made = parts(settings.data_dir, options.get("delay", 0.0), options.get("model", "hash"))
+    parser = TextParser(options.get("parse_delay", 0.0))
+    async with services.worker.working(settings, made, parser) as workflows:
         workflows.retry_seconds = 0.05
         (settings.data_dir / "ready").touch()
         await stop.wait()

@@ -59,7 +59,6 @@ def upgrade() -> None:
         sa.Column("pages_total", sa.Integer, nullable=False),
         sa.Column("eta", sa.Float(53)),
         sa.Column("job_id", sa.String(100), nullable=False),
-        sa.Column("jobs", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("created", sa.Float(53), nullable=False),
         sa.Column("updated", sa.Float(53), nullable=False),
