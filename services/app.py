@@ -6,13 +6,22 @@ from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.middleware.cors import CORSMiddleware
 
 from services import errors
-from services.api import ask, chat, documents, health, jobs, knowledge_bases, search
+from services.api import ask, chat, documents, health, jobs, keys, knowledge_bases, search
 from services.build import open_deepwell
+from services.limits import Limits
+from services.paths import Aliases, segments_of
 from services.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
+#: what is exposed to the network, written out
+ROUTERS = (health, chat, ask, search, knowledge_bases, documents, jobs, keys)
+#: pages served by this machine, and pages inside desktop applications
+LOOPBACK_ORIGINS = (
+    r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?|(app|file|tauri|capacitor|vscode-webview|vscode-file)://.*"
+)
 
 
 def operation_id(route: APIRoute) -> str:
@@ -36,10 +45,28 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
     )
-    for api in (health, chat, ask, search, knowledge_bases, documents, jobs):
+    app.state.limits = Limits()
+    for api in ROUTERS:
         app.include_router(api.router)
     errors.install(app)
+    paths = [getattr(route, "path", "") for api in ROUTERS for route in api.router.routes]
+    app.add_middleware(Aliases, first_segments=segments_of(paths))
+    allow_origins(app, settings.server.cors_origins)
     return app
+
+
+def allow_origins(app: FastAPI, wanted: str) -> None:
+    """Let web pages of these origins call the service; a preflight needs no key (browsers send none with it)."""
+    origins = [] if wanted == "loopback" else [origin.strip().rstrip("/") for origin in wanted.split(",")]
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=origins,
+        allow_origin_regex=LOOPBACK_ORIGINS if wanted == "loopback" else None,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Retry-After", "WWW-Authenticate"],
+        allow_private_network=True,
+    )
 
 
 def run(settings: Settings) -> None:

@@ -1,41 +1,103 @@
 """API key -> Caller, and what a route asks of the caller."""
 
-from collections.abc import Awaitable, Callable
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request
 
 from pipelines.errors import Forbidden, Unauthorized
 from pipelines.types import Caller, Scope
+from services.limits import KeyLimits, Limits
+from services.settings import Settings
+from services.store.keys import PREFIX, caller_of
+
+#: who asks without a key where the operator opened loopback: may ask and search, nothing else
+LOCAL = Caller(name="loopback", scopes=frozenset[Scope]({"chat", "retrieve"}), key_id="loopback")
 
 
 def key_of(request: Request) -> str:
-    """The key a client sent: `Authorization: Bearer`, `x-api-key` or `api-key` (Azure style). Raises Unauthorized."""
+    """The key a client sent: `Authorization: Bearer`, `x-api-key` or `api-key` (Azure style); "" for none."""
     scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
     key = bearer.strip() if scheme.lower() == "bearer" else ""
-    key = key or request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
-    if not key:
-        seen = "an Authorization header without a key" if scheme else "no Authorization header"
-        raise Unauthorized(f"no API key: the request had {seen}; send `Authorization: Bearer <key>`")
-    return key
+    return key or request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
 
 
 async def authenticate(request: Request) -> Caller:
-    """Who sent this request. Raises Unauthorized."""
-    key = key_of(request)
-    caller: Caller | None = await request.app.state.deepwell.store.keys.caller(key)
-    if caller is None:
-        raise Unauthorized(f"unknown API key {key[:6]}…: `deepwell up` printed the right one at its start")
+    """Who sent this request; it is counted against the limit of the key. Raises Unauthorized, TooManyRequests."""
+    deepwell = request.app.state.deepwell
+    secret = key_of(request)
+    key = await deepwell.store.keys.find(secret) if secret else None
+    if key is not None:
+        caller, limits = caller_of(key), limits_of(deepwell.settings, key.requests_per_minute, key.concurrent_answers)
+    elif not secret.startswith(PREFIX) and is_open(request, deepwell.settings):
+        caller, limits = LOCAL, limits_of(deepwell.settings)
+    elif secret:
+        raise Unauthorized(
+            f"unknown API key {secret[:6]}…: `deepwell up` printed the right one at its start, and `deepwell keys "
+            "create` makes another"
+        )
+    else:
+        raise Unauthorized(missing(request))
+    counted: Limits = request.app.state.limits
+    counted.request(caller.key_id, limits)
+    request.state.limits = limits
     return caller
 
 
-def needs(scope: Scope) -> Callable[[Request], Awaitable[Caller]]:
-    """A dependency: the caller, who must have this scope (admin has all). Raises Unauthorized, Forbidden."""
+def missing(request: Request) -> str:
+    """What is wrong with a request that has no key, in words."""
+    header = request.headers.get("authorization")
+    if header is None:
+        seen = "no Authorization header"
+    elif header.lower().startswith("bearer") or not header.strip():
+        seen = "an Authorization header without a key"
+    else:
+        seen = f"an Authorization header of the kind {header.split()[0][:20]!r}"
+    return f"no API key: the request had {seen}; send `Authorization: Bearer KEY`"
+
+
+def limits_of(settings: Settings, requests: int | None = None, answers: int | None = None) -> KeyLimits:
+    """Limits of a key: its own, else those of the settings."""
+    default = settings.keys
+    return KeyLimits(
+        requests_per_minute=default.requests_per_minute if requests is None else requests,
+        concurrent_answers=default.concurrent_answers if answers is None else answers,
+    )
+
+
+def is_open(request: Request, settings: Settings) -> bool:
+    """Whether this request needs no key: the operator opened loopback, and it really comes from this machine.
+
+    A page from the web that a browser on this machine shows must not slip in: its `Origin` gives it away, and the
+    `Host` it was served under does when its name was pointed at 127.0.0.1 (DNS rebinding).
+    """
+    if not (settings.server.open_loopback and is_loopback(settings.server.host)):
+        return False
+    peer = request.client.host if request.client else ""
+    names = [peer, urlsplit("//" + request.headers.get("host", "")).hostname or ""]
+    if origin := request.headers.get("origin"):
+        names.append(urlsplit(origin).hostname or "")
+    return all(is_loopback(name) for name in names)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name is this machine only."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def needs(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
+    """A dependency: the caller, with at least one of these scopes (admin has all). Raises Unauthorized, Forbidden."""
 
     async def caller_with_scope(request: Request) -> Caller:
         caller = await authenticate(request)
-        if scope not in caller.scopes and "admin" not in caller.scopes:
-            raise Forbidden(f"key {caller.name!r} lacks the scope {scope!r}; it has {', '.join(sorted(caller.scopes))}")
+        if not caller.scopes & {*scopes, "admin"}:
+            wanted, has = " or ".join(scopes), ", ".join(sorted(caller.scopes))
+            raise Forbidden(f"key {caller.name!r} lacks the scope {wanted}; it has {has}")
         return caller
 
     return caller_with_scope
@@ -45,3 +107,15 @@ Chatter = Annotated[Caller, Depends(needs("chat"))]
 Retriever = Annotated[Caller, Depends(needs("retrieve"))]
 Ingester = Annotated[Caller, Depends(needs("ingest"))]
 Admin = Annotated[Caller, Depends(needs("admin"))]
+#: for models that touch no document: embeddings, rerank
+Computer = Annotated[Caller, Depends(needs("chat", "retrieve"))]
+
+
+async def _answering(request: Request, caller: Chatter) -> AsyncIterator[Caller]:
+    counted: Limits = request.app.state.limits
+    with counted.answer(caller.key_id, request.state.limits):
+        yield caller
+
+
+#: a Chatter who holds one of the key's places until the whole answer is sent
+Answerer = Annotated[Caller, Depends(_answering)]

@@ -16,7 +16,7 @@ from services.answering import answer_events
 from services.api.chat import PATIENCE, STREAM_HEADERS
 from services.api.deps import Parts
 from services.api.schemas import Answer, AskCitation, AskRequest, SearchHit
-from services.auth import Chatter
+from services.auth import Answerer
 from services.disconnect import until_gone
 from services.errors import error_body, responses
 
@@ -24,7 +24,7 @@ router = APIRouter(tags=["ask"])
 
 
 @router.post("/v1/ask", response_model=Answer, responses=responses(NotFound))
-async def ask(request: Request, body: AskRequest, caller: Chatter, deepwell: Parts) -> Response:
+async def ask(request: Request, body: AskRequest, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a question from the documents. With `stream`: events sources, reasoning, text, finish."""
     bases = await deepwell.knowledge_base_ids(caller, body.knowledge_bases)
     question = (Message(role="user", content=body.question),)

@@ -14,7 +14,7 @@ from pipelines.events import Lookahead
 from pipelines.types import Caller, Event
 from services.answering import answer_events, chunk_urls, resolve
 from services.api.deps import Parts
-from services.auth import Chatter
+from services.auth import Answerer, Chatter
 from services.build import Deepwell
 from services.disconnect import until_gone
 from services.errors import responses
@@ -58,7 +58,7 @@ def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, 
 
 
 @router.post("/v1/chat/completions", responses=responses(NotFound, TooLarge))
-async def create_chat_completion(request: Request, caller: Chatter, deepwell: Parts) -> Response:
+async def create_chat_completion(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a conversation; with the id of a knowledge base's model, from its documents, with citations."""
     wanted = parse_chat(await read_body(request))
     target = await resolve(deepwell, caller, wanted.model)

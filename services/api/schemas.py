@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.types import Citation, Hit, JobState
+from pipelines.types import Citation, Hit, JobState, Scope
 
 
 class Body(BaseModel):
@@ -205,3 +205,40 @@ class Health(BaseModel):
     """The process answers."""
 
     status: Literal["ok"] = "ok"
+
+
+class KeyCreate(Body):
+    """A key to make."""
+
+    name: str = Field(min_length=1, max_length=200, description="For whom it is, e.g. `dify`.")
+    scopes: list[Scope] = Field(["chat", "retrieve"], min_length=1)
+    knowledge_bases: list[str] | None = Field(None, description="Names; every one, later ones too, if left out.")
+    secret: str = Field("", max_length=200, description="A secret that a client sends anyway; random if left out.")
+    requests_per_minute: int | None = Field(None, ge=0, le=1_000_000, description="0: no limit. Null: the setting's.")
+    concurrent_answers: int | None = Field(None, ge=0, le=1_000_000, description="0: no limit. Null: the setting's.")
+
+
+class Key(BaseModel):
+    """A key without its secret."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    knowledge_bases: list[str] | None
+    requests_per_minute: int | None
+    concurrent_answers: int | None
+    created: str
+    last_used: str | None
+    revoked: str | None
+
+
+class KeyCreated(Key):
+    """A new key with its secret, shown this once."""
+
+    key: str
+
+
+class Keys(BaseModel):
+    """Keys, oldest first."""
+
+    keys: list[Key]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, documents, knowledge_bases, models, run
+from services.cli import ask, documents, keys, knowledge_bases, models, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -31,6 +31,7 @@ app.command("rm")(documents.rm)
 app.command("search")(ask.search)
 app.command("ask")(ask.ask)
 app.add_typer(models.app, name="models")
+app.add_typer(keys.app, name="keys")
 
 
 def main() -> None:
