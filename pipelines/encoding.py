@@ -30,6 +30,7 @@ _DECLARED = re.compile(
 _WESTERN = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜßàáâãäåæçèéêëìíîïñòóôõöøùúûüÿŒœŸ")
 _WESTERN_SIGNS = frozenset("€‚„…†‡‰‹‘’“”•–—™›\xa0¡¢£¥§¨©ª«®¯°±²³´µ¶·¸¹º»¼½¾¿×÷")
 _SIGN_IN_WORD = re.compile(r"[^\W\d_][¡¢£¥¦¨¯±³¶¹¼¾¿]|[¡¢£¥¦¨¯±³¶¹¼¾¿×÷][a-z]")
+_SPACE = re.compile("[ -~\\n\u3000-\u30ff]")
 _EVERYDAY = re.compile("[ -~\xa0-\u052f\u2010-\u204f\u3000-\u30ff\u4e00-\u9fa5\uac00-\ud7a3\uff00-\uffef]")
 _SAMPLE = 64 * 1024
 # Multi-byte candidates; each has its rows of everyday characters, which its makers put first.
@@ -95,7 +96,7 @@ def _utf16_or_32(data: bytes) -> str:
     best, best_score = "", 0.6
     for encoding, width in (("utf-32-le", 4), ("utf-32-be", 4), ("utf-16-le", 2), ("utf-16-be", 2)):
         text = _try(sample[: len(sample) // width * width], encoding) if len(data) % width == 0 else None
-        score = _everyday(text) if text else 0.0
+        score = _everyday(text) if text and _SPACE.search(text) else 0.0
         if score > best_score:
             best, best_score = encoding, score
     return best
@@ -191,6 +192,8 @@ def _japanese(char: str, encoding: str) -> float:
     if 0xFF61 <= point <= 0xFF9F:
         return -0.3
     row = _row(char, "euc_jp")
+    if row == 0 and 0x4E00 <= point < 0xA000:  # kanji that Microsoft and IBM added, of personal names mostly
+        return 0.0
     return 0.8 if 16 <= row < 48 else -0.2 if 48 <= row < 85 else 0.2 if 1 <= row < 9 else -1.5
 
 
@@ -245,5 +248,6 @@ def _single_byte(data: bytes) -> Iterable[str]:
     from charset_normalizer import from_bytes
 
     for match in from_bytes(data[:_SAMPLE]):
-        yield match.encoding
+        if not match.encoding.startswith(("big5", "cp932", "cp949", "cp950", "euc", "gb", "hz", "johab", "shift")):
+            yield match.encoding  # the others were weighed before
     yield "cp1252"

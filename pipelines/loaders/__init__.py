@@ -60,7 +60,7 @@ def loaders() -> dict[str, Loader]:
 
 def supported() -> list[str]:
     """Every suffix that can be loaded, sorted."""
-    return sorted(suffix for loader in loaders().values() for suffix in loader.SUFFIXES)
+    return sorted(suffix for loader in loaders().values() for suffix in loader.SUFFIXES if suffix)
 
 
 def find(path: Path, name: str = "") -> Loader:

@@ -7,7 +7,8 @@ from pipelines.encoding import decode
 from pipelines.loaders import Sample
 from pipelines.types import Page
 
-SUFFIXES = frozenset({".txt", ".text", ".log"})
+#: "": a file without a suffix is read as text (README, LICENSE)
+SUFFIXES = frozenset({".txt", ".text", ".log", ""})
 MEDIA_TYPES = frozenset({"text/plain"})
 
 
