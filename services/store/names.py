@@ -18,13 +18,15 @@ def knowledge_base_name(name: str) -> str:
     wrong = sorted({character for character in name if not _allowed(character)})
     if wrong:
         raise BadRequest(
-            f"a knowledge base's name has letters and digits of any script, - and _; {name!r} has {wrong[0]!r}"
+            f"a knowledge base's name has letters and digits of any script, - _ and . ; {name!r} has {wrong[0]!r}"
         )
+    if not any(character.isalnum() for character in name):
+        raise BadRequest(f"a knowledge base's name has a letter or a digit; {name!r} has none")
     return name
 
 
 def _allowed(character: str) -> bool:
-    return character in "-_" or unicodedata.category(character)[0] in "LNM"
+    return character in "-_." or unicodedata.category(character)[0] in "LNM"
 
 
 def document_name(name: str) -> str:

@@ -13,7 +13,7 @@ from uuid import uuid4
 import pytest
 import sqlalchemy as sa
 
-from pipelines.errors import BadRequest, Conflict, NotFound, StorageFull, Unavailable
+from pipelines.errors import BadRequest, Conflict, NotFound, Unavailable
 from pipelines.types import Caller, Chunk, EmbeddingIdentity
 from services.store import tables
 from services.store.database import sync_url
@@ -110,7 +110,7 @@ async def test_the_embedding_is_bound_once(store: Store) -> None:
     await store.knowledge_bases.bind(made.id, IDENTITY)
     await store.knowledge_bases.bind(made.id, IDENTITY)
     assert (await store.knowledge_bases.get("a")).embedding == IDENTITY
-    with pytest.raises(Conflict, match="was made with embedding model m .* make a new knowledge base"):
+    with pytest.raises(Conflict, match=r"was made with embedding model m .* make a new knowledge base"):
         await store.knowledge_bases.bind(made.id, replace(IDENTITY, model="other"))
 
 
@@ -238,7 +238,7 @@ async def test_a_file_goes_with_its_last_document(store: Store, tmp_path: Path) 
         jobs.append((document.id, (await store.documents.mark_deleted(document.id)).job_id))
     assert await store.purge.document(*jobs[0], tmp_path) == (1, 0)
     assert await store.purge.document(*jobs[1], tmp_path) == (1, 1)
-    assert list(tmp_path.glob("1*")) == []
+    assert not (tmp_path / ("1" * 64)).exists()
 
 
 async def test_keys(store: Store) -> None:
@@ -303,7 +303,6 @@ def test_a_full_disk_is_said_and_nothing_stored_is_lost(tmp_path: Path) -> None:
     assert "left: before" in done.stdout
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert issubclass(StorageFull, Exception)
 
 
 async def test_a_hundred_passages_come_in_two_milliseconds(tmp_path: Path) -> None:

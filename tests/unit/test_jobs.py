@@ -1,0 +1,155 @@
+"""State, names and turns: what needs no process."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import BadRequest, Conflict, UnreadableDocument
+from services.jobs import JobDead, Superseded, jobs_url, state_of
+from services.lock import DirectoryLock, Holder, holder
+from services.settings import load_settings
+from services.store.database import sync_url
+from services.store.names import document_id, document_name, knowledge_base_name, new_job_id
+from services.turns import Turns
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "state"),
+    [
+        ("ENQUEUED", None, "queued"),
+        ("DELAYED", None, "queued"),
+        ("PENDING", None, "running"),
+        ("SUCCESS", None, "succeeded"),
+        ("ERROR", UnreadableDocument("x"), "failed"),
+        ("ERROR", JobDead("x"), "dead"),
+        ("ERROR", Superseded("x"), "cancelled"),
+        ("CANCELLED", None, "cancelled"),
+        ("MAX_RECOVERY_ATTEMPTS_EXCEEDED", None, "dead"),
+    ],
+)
+def test_states_that_users_see(status: str, error: Exception | None, state: str) -> None:
+    assert state_of(status, error) == state
+
+
+@pytest.mark.parametrize("name", ["a", "samples", "HR-2026_v1.2", "社内規程", "ガイド", "x" * 64, "हिन्दी"])
+def test_names_of_knowledge_bases(name: str) -> None:
+    assert knowledge_base_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "a?b", "a#b", "a\u3000b", "x" * 65, "a\n", "a:b", "..", "a%b"])
+def test_what_cannot_be_a_name_of_a_knowledge_base(name: str) -> None:
+    with pytest.raises(BadRequest, match="knowledge base's name"):
+        knowledge_base_name(name)
+
+
+def test_names_are_the_same_however_they_are_typed() -> None:
+    assert knowledge_base_name("カ\u3099イト\u3099") == knowledge_base_name("ガイド")
+
+
+def test_names_of_documents() -> None:
+    assert document_name(" 休暇 規程/2026 (v1).pdf ") == "休暇 規程/2026 (v1).pdf"
+    for name in ("", "   ", "a\nb", "a\0b", "a\u2028b", "\ud800", "x" * 1001):
+        with pytest.raises(BadRequest, match="document's name"):
+            document_name(name)
+
+
+def test_ids() -> None:
+    assert document_id("kb-1", "a.pdf") == document_id("kb-1", "a.pdf")
+    assert len({document_id("kb-1", "a.pdf"), document_id("kb-2", "a.pdf"), document_id("kb-1", "b.pdf")}) == 3
+    assert document_id("kb-1", "a.pdf").startswith("doc-")
+    assert len(document_id("kb-1", "a.pdf")) == 24
+    assert new_job_id("ingest", "doc-1") != new_job_id("ingest", "doc-1")
+
+
+def test_where_jobs_are_kept(tmp_path: Path) -> None:
+    assert jobs_url(load_settings({"data_dir": str(tmp_path)}, environ={})) == f"sqlite:///{tmp_path}/jobs.db"
+    url = "postgresql://me:p%40ss@db:5432/deepwell"
+    assert jobs_url(load_settings({"store.url": url}, environ={})) == url
+    assert sync_url(url).drivername == "postgresql+psycopg"
+
+
+def test_a_data_directory_has_one_user(tmp_path: Path) -> None:
+    assert holder(tmp_path) is None
+    with DirectoryLock(tmp_path) as lock:
+        lock.note(port=8100)
+        assert holder(tmp_path) == Holder(os.getpid(), 8100)
+        with pytest.raises(Conflict, match=rf"in use by process {os.getpid()}, which listens on port 8100"):
+            DirectoryLock(tmp_path).acquire()
+        DirectoryLock(tmp_path, "worker.lock").acquire()  # another one
+    assert holder(tmp_path) is None
+    with DirectoryLock(tmp_path):
+        assert holder(tmp_path) == Holder(os.getpid(), 0)
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from services.lock import DirectoryLock
+DirectoryLock(Path(sys.argv[1])).acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_holder_leaves_no_lock(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        assert holder(tmp_path) == Holder(process.pid, 0)
+        with pytest.raises(Conflict, match=f"process {process.pid}"):
+            DirectoryLock(tmp_path).acquire()
+        process.kill()
+    assert json.loads((tmp_path / "lock").read_text())["pid"] == process.pid
+    with DirectoryLock(tmp_path):
+        assert holder(tmp_path) == Holder(os.getpid(), 0)
+
+
+async def test_one_job_at_a_time_for_a_document() -> None:
+    turns, inside, most = Turns(), 0, 0
+
+    async def job(document: str) -> None:
+        nonlocal inside, most
+        async with turns.document(document):
+            inside += 1
+            most = max(most, inside)
+            await asyncio.sleep(0.001)
+            inside -= 1
+
+    await asyncio.gather(*(job("a") for _ in range(5)))
+    assert most == 1
+    await asyncio.gather(*(job(name) for name in "abc"))
+    assert most == 3
+    assert turns._documents == {}
+
+
+async def test_a_suspect_works_alone() -> None:
+    turns, working = Turns(), []
+    seen: list[list[str]] = []
+
+    async def job(name: str, suspect: bool) -> None:
+        async with turns.work(suspect):
+            working.append(name)
+            seen.append(sorted(working))
+            await asyncio.sleep(0.001)
+            working.remove(name)
+
+    names = [("a", False), ("b", False), ("S", True), ("c", False), ("T", True), ("d", False)]
+    await asyncio.gather(*(job(*one) for one in names))
+    assert [one for one in seen if "S" in one or "T" in one] == [["S"], ["T"]]
+    assert any(len(one) > 1 for one in seen)
+
+
+async def test_a_suspect_that_is_cancelled_holds_nobody_up() -> None:
+    turns = Turns()
+    async with turns.work(suspect=False):
+        suspect = asyncio.create_task(turns.work(suspect=True).__aenter__())
+        await asyncio.sleep(0)
+        suspect.cancel()
+        await asyncio.gather(suspect, return_exceptions=True)
+        async with asyncio.timeout(1), turns.work(suspect=False):
+            pass
