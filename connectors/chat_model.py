@@ -21,7 +21,7 @@ from langchain_core.runnables import Runnable
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from connectors.engine import Engine, Request, usage_metadata
+from connectors.engine import Engine, Request, usage_metadata, whole_message
 from connectors.refusals import refusal
 from connectors.upstream import Answer, Upstream
 from connectors.wire import plain_messages
@@ -222,15 +222,7 @@ class ServedChat(BaseChatModel):
             whole = piece if whole is None else whole + piece
         if whole is None:
             raise ModelUnavailable(f"the model server at {self.url} sent an answer without a word")
-        message = AIMessage(
-            content=whole.content,
-            additional_kwargs=whole.additional_kwargs,
-            response_metadata=whole.response_metadata,
-            tool_calls=whole.tool_calls,
-            invalid_tool_calls=whole.invalid_tool_calls,
-            usage_metadata=whole.usage_metadata,
-        )
-        return ChatResult(generations=[ChatGeneration(message=message)])
+        return ChatResult(generations=[ChatGeneration(message=whole_message(whole))])
 
     def _generate(
         self,
@@ -275,7 +267,9 @@ class ServedChat(BaseChatModel):
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         params = LangSmithParams(
-            ls_provider=f"deepwell-{self.engine.name}", ls_model_name=self.model, ls_model_type="chat"
+            ls_provider=f"deepwell-{self.engine.name}",
+            ls_model_name=kwargs.get("model", self.model),
+            ls_model_type="chat",
         )
         if (temperature := kwargs.get("temperature", self.temperature)) is not None:
             params["ls_temperature"] = temperature

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 
 from connectors.upstream import Upstream
@@ -87,3 +88,15 @@ def usage_metadata(usage: dict[str, Any]) -> UsageMetadata:
     if cached := (usage.get("prompt_tokens_details") or {}).get("cached_tokens"):
         found["input_token_details"] = {"cache_read": int(cached)}
     return found
+
+
+def whole_message(chunk: AIMessageChunk) -> AIMessage:
+    """The message that chunks add up to."""
+    return AIMessage(
+        content=chunk.content,
+        additional_kwargs=chunk.additional_kwargs,
+        response_metadata=chunk.response_metadata,
+        tool_calls=chunk.tool_calls,
+        invalid_tool_calls=chunk.invalid_tool_calls,
+        usage_metadata=chunk.usage_metadata,
+    )

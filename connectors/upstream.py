@@ -43,6 +43,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: dict[str, str] = {}
         self.complete = False
+        self._keep = False
         self.received = 0
         self._body: list[bytes] = []
         self._waiting = 0
@@ -84,6 +85,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.complete = self.status >= 200
+        self._keep = self._parser.should_keep_alive()
         if not self.complete:  # 100 Continue and the like: the answer itself follows
             self.status, self.headers = 0, {}
 
@@ -127,7 +129,7 @@ class Connection(asyncio.Protocol):
             and not self.closed
             and not self._body
             and self.lost is None
-            and self._parser.should_keep_alive()
+            and self._keep
             and not self._paused
         )
 

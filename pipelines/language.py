@@ -24,7 +24,7 @@ _ENGLISH = re.compile(
 )
 # Function words of Chinese that written Japanese does not use by themselves.
 _CHINESE = re.compile(
-    r"[的吗嗎么麼哪这這您你我们們了呢吧把被谁怎请给说]|什么|什麼|是否|如何|多少|哪些|为何|為何|有没有|是什"
+    r"[的吗嗎么麼哪这這您你我们們了呢吧把被谁怎请给说]|什么|什麼|請問|幾[天個次年月]|是否|如何|多少|哪些|为何|為何|有没有|是什"
 )
 # Words of Japanese offices written with characters that Chinese has too.
 _JAPANESE = re.compile(

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from pydantic import Field
 
-from connectors.engine import usage_metadata
+from connectors.engine import usage_metadata, whole_message
 from pipelines.budget import estimate_tokens
 from pipelines.delta import Delta, separate
 from pipelines.profiles import Profile
@@ -116,7 +116,7 @@ class ScriptedChat(BaseChatModel):
         whole = AIMessageChunk(content="")
         async for chunk in self._astream(messages, stop, **kwargs):
             whole = whole + chunk.message  # type: ignore[assignment]
-        return ChatResult(generations=[ChatGeneration(message=AIMessage(**whole.model_dump(exclude={"type"})))])
+        return ChatResult(generations=[ChatGeneration(message=whole_message(whole))])
 
     def _generate(
         self,

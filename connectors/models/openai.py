@@ -44,8 +44,7 @@ def chat(
 def base_url(url: str) -> str:
     """The address that paths are added to: with a version or path of its own, else with `/v1`."""
     url = re.sub(r"/chat/completions/?$", "", url.rstrip("/"))
-    has_path = re.search(r"^(?:\w+://)?[^/]+/", url)
-    return url if has_path else f"{url}/v1"
+    return url if "/" in url.partition("://")[2] else f"{url}/v1"
 
 
 def embeddings(

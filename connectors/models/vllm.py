@@ -60,7 +60,7 @@ def embeddings(
     query_prefix: str = "",
     passage_prefix: str = "",
 ) -> TextEmbeddings:
-    """Embeddings of a vLLM server that serves an embedding model; `threads` and `cache_dir` mean nothing here. Raises BadRequest."""
+    """Embeddings of a vLLM server; `threads` and `cache_dir` mean nothing here. Raises BadRequest."""
     return ServedEmbeddings(
         f"{server_url(url)}/v1",
         model,

@@ -122,7 +122,7 @@ ALPHABET = st.sampled_from(
 )
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(st.lists(ALPHABET, max_size=30), st.booleans(), st.data())
 @example(["`", "<think>", "b" * 45, "b" * 45, "`"], False, None)
 def test_equals_the_reference_at_any_split(tokens: list[str], thinking: bool, data: st.DataObject | None) -> None:
