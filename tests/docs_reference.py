@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,8 @@ def errors_page() -> str:
         for kind in error_classes()
     ]
     wire = (
-        "An error is answered with its status and this body, on our own paths and on OpenAI's alike:\n\n"
+        "An error is answered with its status and this body, on our own paths and on OpenAI's alike; paths of other "
+        "protocols answer in the shape their clients read:\n\n"
         '```json\n{"error": {"message": "what happened and what to do", "type": "invalid_request_error", '
         '"param": null, "code": "not_found"}}\n```\n\n'
         "`type` is `server_error` from status 500 upwards. *Tried again* says what an ingestion job does: `yes` means "
@@ -143,13 +145,14 @@ def cli_page() -> str:
 def describe(path: str, command: Any) -> str:
     """Help, usage line and parameters of one command."""
     context = click.Context(command, info_name=path)
-    usage = " ".join([path, *command.collect_usage_pieces(context)])
+    pieces = " ".join([path, *command.collect_usage_pieces(context)])
+    usage = re.sub(r"\{(\w+)\}", lambda match: match[1].upper(), pieces)
     parts = [inspect.cleandoc(command.help or "").split("\f")[0].strip(), f"```\n{usage}\n```"]
     rows = []
     for parameter in command.params:
         names = [*parameter.opts, *parameter.secondary_opts]
         if parameter.param_type_name == "argument":
-            names = [parameter.human_readable_name]
+            names = [(parameter.metavar or parameter.name).upper()]
         if "--help" not in names:
             known = None if parameter.default is ... or callable(parameter.default) else parameter.default
             shown = "" if known in (None, "", (), []) or isinstance(known, bool) else f" Default: `{known}`."

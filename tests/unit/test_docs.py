@@ -1,6 +1,7 @@
 """The words are held to the code: reference, links, commands, variables, and the three READMEs to each other."""
 
 import ast
+import itertools
 import re
 import subprocess
 from pathlib import Path
@@ -142,8 +143,11 @@ def test_deepwell_commands_and_options_exist() -> None:
 
 
 def calls(line: str) -> list[list[str]]:
-    """The words of each `deepwell` call in a shell line."""
-    return [part.split() for part in re.findall(r"(?:^|[\s/])(deepwell (?:[^|&;]|\|(?=\w))*)", line)]
+    """The words of each `deepwell` call in a shell line; `a|b` stands for two calls."""
+    found: list[list[str]] = []
+    for part in re.findall(r"(?:^|[\s/])(deepwell (?:[^|&;]|\|(?=\w))*)", line):
+        found += [list(words) for words in itertools.product(*(word.split("|") for word in part.split()))]
+    return found
 
 
 def exists(words: list[str], known: dict[str, object], groups: set[str]) -> bool:
