@@ -11,10 +11,12 @@ from langchain_core.language_models import BaseChatModel
 
 import connectors.models
 from connectors.seam import load
+from pipelines.batching import EmbeddingBatcher
 from pipelines.errors import BadRequest, ModelUnavailable, NotFound
 from pipelines.ingest import IngestParts
 from pipelines.profiles import Profile, profile_for
-from pipelines.rag import LexicalIndex, Rag, TextEmbeddings, VectorIndex
+from pipelines.rag import LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
+from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
 from services.jobs import Jobs
 from services.settings import Settings
@@ -127,6 +129,9 @@ class Deepwell:
         self.store = store
         self.jobs = jobs
         self.embeddings = build_embeddings(settings)
+        self.batcher = EmbeddingBatcher(self.embeddings)
+        #: for `/v1/rerank`; a served cross-encoder takes its place
+        self.reranker: Reranker = EmbeddingReranker(self.batcher)
         self.index, self.lexical = build_indexes(settings, self.embeddings)
         self._chat = build_chat(settings)
         self._choice = _choice_time(settings.data_dir)

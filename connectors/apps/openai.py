@@ -13,20 +13,13 @@ from typing import Any
 
 import orjson
 
+from connectors.bodies import ROLES, content_text, json_object, number, whole, words_of
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
-from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Role, Sources, Text, Usage
+from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-ROLES: Mapping[Any, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 #: seconds without a frame before a comment is sent; proxies cut idle connections after 60 s
 KEEP_ALIVE_AFTER = 12.0
 
@@ -48,35 +41,25 @@ class ChatRequest:
 
 def parse_chat(body: bytes) -> ChatRequest:
     """Read a request body as leniently as the clients need. Raises BadRequest."""
-    try:
-        data = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise BadRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(data, dict):
-        raise BadRequest("the body must be a JSON object with `model` and `messages`")
+    data = json_object(body, "`model` and `messages`")
     model, messages = data.get("model"), data.get("messages")
     if not isinstance(model, str) or not model:
         raise BadRequest("`model` must be a string; GET /v1/models lists the ids")
     if not isinstance(messages, list) or not messages:
         raise BadRequest("`messages` must be a list with at least one message")
     limit = data.get("max_completion_tokens") or data.get("max_tokens")
-    stop = data.get("stop") or ()
     options = data.get("stream_options")
     return ChatRequest(
         model=model,
         messages=tuple(_message(m, i) for i, m in enumerate(messages)),
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
-        max_tokens=limit if isinstance(limit, int) and limit > 0 else None,
-        temperature=_number(data.get("temperature")),
-        top_p=_number(data.get("top_p")),
-        stop=(stop,) if isinstance(stop, str) else tuple(s for s in stop if isinstance(s, str)),
+        max_tokens=whole(limit),
+        temperature=number(data.get("temperature")),
+        top_p=number(data.get("top_p")),
+        stop=words_of(data.get("stop")),
         extra=data,
     )
-
-
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _message(message: object, i: int) -> Message:
@@ -85,23 +68,7 @@ def _message(message: object, i: int) -> Message:
     role = ROLES.get(message.get("role"))
     if role is None:
         raise BadRequest(f"messages[{i}].role must be system, user, assistant or tool")
-    return Message(role=role, content=_content(message.get("content"), i))
-
-
-def _content(content: object, i: int) -> str:
-    if content is None or isinstance(content, str):
-        return content or ""
-    if not isinstance(content, list):
-        raise BadRequest(f"messages[{i}].content must be null, a string or a list of parts")
-    texts = []
-    for part in content:
-        kind = part.get("type") if isinstance(part, dict) else "text"
-        if kind in ("image_url", "input_image", "input_audio", "video_url"):
-            raise BadRequest(f"{kind} is not supported by this model")
-        text = part.get("text") if isinstance(part, dict) else part
-        if isinstance(text, str):
-            texts.append(text)
-    return "\n".join(texts)
+    return Message(role=role, content=content_text(message.get("content"), f"messages[{i}].content"))
 
 
 def annotations(answer: str, citations: tuple[Citation, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
