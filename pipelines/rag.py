@@ -6,7 +6,7 @@ LangChain's own interfaces are used where they exist: `BaseChatModel`, `Embeddin
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
@@ -62,6 +62,7 @@ class TextEmbeddings(Embeddings, abc.ABC):
         return asyncio.run(self.aembed_query(text))
 
 
+@runtime_checkable
 class VectorIndex(Protocol):
     """The dense leg: one collection for each knowledge base and embedding identity. Raises IndexUnavailable."""
 
@@ -96,6 +97,7 @@ class VectorIndex(Protocol):
         """Let go of connections."""
 
 
+@runtime_checkable
 class LexicalIndex(Protocol):
     """The full-text leg (BM25 over words; bigrams for Japanese and Chinese). Raises IndexUnavailable."""
 
@@ -124,6 +126,7 @@ class LexicalIndex(Protocol):
         """Let go of files and threads."""
 
 
+@runtime_checkable
 class Passages(Protocol):
     """Text of chunks by id. A chunk of a deleted document is not returned: deletion is real at once."""
 
@@ -131,6 +134,7 @@ class Passages(Protocol):
         """Chunks by id, only those of these knowledge bases; ids that are gone are left out."""
 
 
+@runtime_checkable
 class Reranker(Protocol):
     """Scores passages against a question, 0..1, in the order given."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from pipelines.errors import Conflict, RagError
+from pipelines.errors import Conflict, RagError, Unavailable
 from services.lock import DirectoryLock, holder
 from services.models import chosen
 from services.processes import write_states
@@ -22,8 +22,10 @@ from services.settings import Settings
 from services.supervisor import Child, Children
 
 SAMPLES = Path(__file__).parents[1] / "samples"
-QUESTION = "How much annual leave does an employee get?"
+QUESTION = "How many days of paid annual leave do full-time staff have at Tarnwick?"
 EXIT_UNREACHABLE = 4
+#: times a child may end before it first serves
+STARTS = 3
 
 
 class Platform:
@@ -63,7 +65,7 @@ class Platform:
         names = await self._start(port)
         watching = asyncio.create_task(self._watch())
         try:
-            await asyncio.gather(*(self.children.ready(name) for name in names))
+            await self._started(names)
             await self._until_ready()
             address = {"url": self.url, "pid": os.getpid()}
             (self.data_dir / "server.json").write_text(json.dumps(address))
@@ -80,6 +82,18 @@ class Platform:
         finally:
             watching.cancel()
         return 0
+
+    async def _started(self, names: list[str]) -> None:
+        """Wait until every child serves. Raises Unavailable for one that ends again and again before it ever does."""
+        waiting = asyncio.gather(*(self.children.ready(name) for name in names))
+        while not waiting.done():
+            for state in self.children.states():
+                if state.restarts >= STARTS and state.state != "running":
+                    waiting.cancel()
+                    log = self.data_dir / "logs" / f"{state.name}.log"
+                    raise Unavailable(f"{state.name} does not start: {state}. Log: {log}")
+            await asyncio.wait({waiting}, timeout=0.5)
+        await waiting
 
     async def _start(self, port: int) -> list[str]:
         """Start every child that the settings ask for, all at once. Returns their names."""
