@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import httpx
 
@@ -103,10 +103,10 @@ async def download(
 
 
 @contextmanager
-def _locked(part: Path, name: str) -> Iterator[BinaryIO]:
+def _locked(part: Path, name: str) -> Iterator[FileIO]:
     """The .part file, open and locked against a second download of the same file."""
     while True:
-        file = part.open("a+b")
+        file = part.open("a+b", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -120,6 +120,7 @@ def _locked(part: Path, name: str) -> Iterator[BinaryIO]:
     finally:
         if part.exists() and part.stat().st_size == 0:
             part.unlink()
+            part.with_name(part.name + ".json").unlink(missing_ok=True)
         file.close()
 
 
@@ -127,9 +128,10 @@ class _Transfer:
     """One download in this process: the open .part file, what is in it, and its running checksum."""
 
     def __init__(
-        self, remote: RemoteFile, target: Path, part: BinaryIO, client: httpx.AsyncClient, report: Report
+        self, remote: RemoteFile, target: Path, part: FileIO, client: httpx.AsyncClient, report: Report
     ) -> None:
         self.remote, self.target, self.part, self.client, self.report = remote, target, part, client, report
+        self.path = target.with_name(target.name + ".part")
         self.notes = target.with_name(target.name + ".part.json")
         self.digest = hashlib.sha256()
         self.done = self.fetched = 0
@@ -145,7 +147,7 @@ class _Transfer:
             self.etag = str(notes.get("etag") or "")
             await asyncio.to_thread(self._hash_head)
             self.done = size
-        else:
+        elif size:
             self.restart()
         if self.remote.size is not None:
             check_space(self.target.parent, self.remote.size - self.done, self.remote.name)
@@ -154,7 +156,8 @@ class _Transfer:
 
     def restart(self) -> None:
         """Forget what came."""
-        self.part.truncate(0)
+        if os.fstat(self.part.fileno()).st_size:
+            self.part.truncate(0)
         self.digest, self.done, self.etag = hashlib.sha256(), 0, ""
 
     def finish(self, digest: str) -> None:
@@ -165,9 +168,8 @@ class _Transfer:
                 f"{self.remote.name} came with the wrong checksum (SHA-256 {digest}, the hub says "
                 f"{self.remote.sha256}); the file was removed. Pull again, or from another hub or mirror"
             )
-        self.part.flush()
         os.fsync(self.part.fileno())
-        Path(self.part.name).replace(self.target)
+        self.path.replace(self.target)
         self.notes.unlink(missing_ok=True)
 
     async def persist(self, attempts: int, pause: float) -> None:
@@ -198,7 +200,7 @@ class _Transfer:
         async with self.client.stream("GET", self.remote.url, headers=headers, follow_redirects=True) as response:
             self._accept(response)
             self._note(response)
-            async for block in response.aiter_raw(CHUNK):
+            async for block in response.aiter_raw():  # as it comes: a bigger chunk would be lost in a drop
                 await asyncio.to_thread(self._write, block)
                 self._show()
         if self.remote.size is not None and self.done < self.remote.size:
@@ -233,8 +235,9 @@ class _Transfer:
         self.notes.write_text(json.dumps(notes), encoding="utf-8")
 
     def _write(self, block: bytes) -> None:
-        self.part.write(block)
-        self.part.flush()
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self.part.write(rest) :]
         self.digest.update(block)
         self.done += len(block)
         self.fetched += len(block)
@@ -255,7 +258,7 @@ class _Transfer:
             self.digest.update(block)
 
     def _remove(self) -> None:
-        Path(self.part.name).unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
         self.notes.unlink(missing_ok=True)
 
 
