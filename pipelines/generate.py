@@ -158,7 +158,9 @@ async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
         return
     written = generation.usage.completion - (spent if generation.usage.prompt == prompt else 0)
     generation.usage = Usage(prompt=prompt or generation.usage.prompt, completion=spent + written, reasoning=spent)
-    if generation.answered:
+    if not generation.answered:
+        generation.reason = "length"
+    else:
         generation.warnings.append(f"thinking was ended after about {spent} tokens, at its limit")
 
 

@@ -110,12 +110,12 @@ _MARKER = re.compile(
     r"[\[【](?=\s*/?\s*(?:webpage\s*\S{0,8}\s*(?:begin|end)|file\s+(?:name|content)|citation\s*[:：]))", re.IGNORECASE
 )
 _SPECIAL = re.compile(r"<(?=[|｜][^<>\n]{1,40}[|｜]>|/?think>)")
-_HEADING = re.compile(r"^(\s*)#(?=\s*(?:The user's message|用户的消息|ユーザーのメッセージ))", re.MULTILINE)
+_HEADING = re.compile(r"#(?=\s*(?:The user's message|用户的消息|ユーザーのメッセージ))")
 
 
 def escape(text: str) -> str:
     """Passage text that cannot close its wrapping, cite, or end the turn, whoever wrote it; else unchanged."""
-    return _HEADING.sub(r"\1＃", _MARKER.sub("［", escape_tokens(text)))
+    return _HEADING.sub("＃", _MARKER.sub("［", escape_tokens(text)))
 
 
 def escape_tokens(text: str) -> str:
