@@ -1,8 +1,9 @@
 """The one verb behind every client's protocol: a model id and a conversation become a stream of answer events."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import replace
 
-from pipelines.answer import answer
+from pipelines.answer import Options, answer
 from pipelines.errors import NotFound
 from pipelines.types import Caller, Event, Finish, Message, Sources
 from services.build import Deepwell
@@ -33,17 +34,21 @@ async def answer_events(
     *,
     top_k: int | None = None,
     max_tokens: int | None = None,
+    options: Options | None = None,
 ) -> AsyncIterator[Event]:
     """The events of one answer, with the settings in force where the caller names none."""
     settings = deepwell.settings
+    found = settings.retrieval
+    options = replace(options or Options(), candidates=found.candidates, min_score=found.min_score)
     return answer(
         await deepwell.rag(),
         caller,
         messages,
         knowledge_base_ids,
         profile=deepwell.chat.profile,
-        top_k=top_k or settings.retrieval.top_k,
+        top_k=top_k or found.top_k,
         max_tokens=max_tokens or settings.chat.max_tokens,
+        options=options,
     )
 
 

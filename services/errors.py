@@ -12,9 +12,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from pipelines.errors import BadRequest, Forbidden, NotFound, RagError, TooManyRequests, Unauthorized, Unavailable
+from services.disconnect import ClientGone
 
 log = logging.getLogger(__name__)
 #: code of Dify's external knowledge interface: the Authorization header has the wrong form
@@ -135,7 +136,11 @@ def install(app: FastAPI) -> None:
         message = "Deepwell failed in a way it should not; the server's log has the details"
         return error_response(request, RagError(message))
 
+    async def client_gone(_: Request, __: Exception) -> Response:
+        return Response(status_code=499)  # nobody reads it
+
     app.add_exception_handler(RagError, rag_error)
+    app.add_exception_handler(ClientGone, client_gone)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, bug)

@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from connectors.apps.openai import ChatRequest, Completion, parse_chat
+from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller, Event
@@ -18,6 +18,7 @@ from services.auth import Answerer, Chatter
 from services.build import Deepwell
 from services.disconnect import until_gone
 from services.errors import responses
+from services.waiting import json_answer
 
 router = APIRouter(tags=["chat"])
 #: seconds in which the model server may still refuse before we commit to a 200
@@ -69,12 +70,12 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
         return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
-    body = await until_gone(request, completion.body(events), ahead.close)
-    return Response(orjson.dumps(body), media_type="application/json")
+    return await json_answer(request, completion.body(events), ahead.close)
 
 
 async def _events(deepwell: Deepwell, caller: Caller, wanted: ChatRequest, target: list[str]) -> AsyncIterator[Event]:
-    return await answer_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens)
+    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop)
+    return await answer_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options)
 
 
 async def noting_urls(
