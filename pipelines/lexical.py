@@ -10,6 +10,7 @@ Lucene's CJKAnalyzer. Words are joined with spaces; an index only has to split a
 import re
 import threading
 import unicodedata
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise
 
@@ -20,9 +21,12 @@ _CJK = (
     "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3041-\u3096\u309d\u309e\u30a1-\u30fa\u30fc-\u30fe\u3105-\u312f"
     "\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 )
+_CJK_FIRST = re.compile(f"[{_CJK}]")
 _RUN = re.compile(f"([{_CJK}]+)|([^\\W_{_CJK}]+)")
 #: name of these rules, kept with each index: change it with them
 SEGMENTATION = "1"
+#: share of a question in Chinese or Japanese that its names and numbers are, when the passages have no such script
+NAMES_ALONE = 0.2
 _ENGLISH = EnglishStemmer()
 _ONE_AT_A_TIME = threading.Lock()
 #: letters a word is cut at: longer "words" are base64, hashes and the like, found by their beginning
@@ -45,6 +49,25 @@ def words(text: str) -> list[str]:
 def segmented(text: str) -> str:
     """The words of `text` joined with spaces: what an index with a white-space tokenizer stores."""
     return " ".join(words(text))
+
+
+def reachable(known: Mapping[str, float], unknown: Sequence[str], rare: float) -> float:
+    """Weight that a passage with every word of the question would have: what coverage is a share of.
+
+    `known` gives the idf of words that some passage has, `rare` that of a word that none has. A question in Chinese or
+    Japanese about passages in another script can share names and numbers with them at most. They then count as a
+    fifth of the question: enough to be listened to, not enough to be sure by them alone.
+    """
+    total = sum(known.values()) + rare * len(unknown)
+    pairs = sum(weight for word, weight in known.items() if _is_cjk(word))
+    all_pairs = pairs + rare * sum(map(_is_cjk, unknown))
+    if pairs >= all_pairs / 10:
+        return total
+    return min(total, (total - all_pairs) / NAMES_ALONE) or total
+
+
+def _is_cjk(word: str) -> bool:
+    return _CJK_FIRST.match(word) is not None
 
 
 @lru_cache(maxsize=131072)

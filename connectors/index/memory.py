@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipelines.errors import Conflict
-from pipelines.lexical import words
+from pipelines.lexical import reachable, words
 from pipelines.rag import Vectors
+from pipelines.splitters import passage_text
 from pipelines.types import Chunk, EmbeddingIdentity, Scored
 
 _K1, _B = 1.2, 0.75
@@ -88,7 +89,7 @@ class MemoryLexicalIndex:
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         """Write chunks."""
         for chunk in chunks:
-            self._words[chunk.knowledge_base_id, chunk.id] = Counter(words(f"{chunk.heading}\n{chunk.text}"))
+            self._words[chunk.knowledge_base_id, chunk.id] = Counter(words(passage_text(chunk)))
 
     async def flush(self) -> None:
         """Nothing to do."""
@@ -99,7 +100,8 @@ class MemoryLexicalIndex:
         having = {word: sum(word in counts for counts in self._words.values()) for word in asked}
         idf = {word: math.log(1 + (number - n + 0.5) / (n + 0.5)) for word, n in having.items()}
         usual = sum(counts.total() for counts in self._words.values()) / max(number, 1)
-        most = (_K1 + 1) * sum(idf.values())
+        known, unknown = {word: idf[word] for word in asked if having[word]}, [w for w in asked if not having[w]]
+        most = (_K1 + 1) * reachable(known, unknown, rare=math.log(1 + (number + 0.5) / 0.5))
         found = []
         for (knowledge_base, chunk_id), counts in self._words.items():
             if knowledge_base not in knowledge_base_ids:
@@ -107,7 +109,7 @@ class MemoryLexicalIndex:
             rest = _K1 * (1 - _B + _B * counts.total() / usual) if usual else _K1
             score = sum(idf[w] * (_K1 + 1) * counts[w] / (counts[w] + rest) for w in asked if w in counts)
             if score > 0:
-                found.append(Scored(id=chunk_id, score=score, coverage=score / most))
+                found.append(Scored(id=chunk_id, score=score, coverage=min(1.0, score / most)))
         return sorted(found, key=lambda hit: -hit.score)[:limit]
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:

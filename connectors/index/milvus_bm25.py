@@ -17,7 +17,8 @@ from typing import Any
 
 from connectors.milvus_client import LONG, TIMEOUT, MilvusConnection, about, all_ids, create, loaded, slug
 from pipelines.errors import BadRequest, Conflict
-from pipelines.lexical import SEGMENTATION, segmented, words
+from pipelines.lexical import SEGMENTATION, reachable, segmented, words
+from pipelines.splitters import passage_text
 from pipelines.types import Chunk, Scored
 
 _BATCH = 1000
@@ -38,7 +39,7 @@ class MilvusLexicalIndex:
         """Write chunks, in requests of at most 1,000 rows."""
         rows: dict[str, list[dict[str, str]]] = {}
         for chunk in chunks:
-            text = segmented(f"{chunk.heading}\n{chunk.text}")
+            text = segmented(passage_text(chunk))
             rows.setdefault(chunk.knowledge_base_id, []).append({"id": chunk.id, "words": _cut(text)})
 
         def work(client: Any) -> None:
@@ -136,16 +137,18 @@ class MilvusLexicalIndex:
             consistency_level="Bounded",
             **options,
         )
-        wanted = set(asked)
         hits: list[Any] = loaded(client, name, call, absent=[[]])[0]
+        found = [set(hit["entity"]["words"].split()) for hit in hits]
+        known = {word: 1.0 for word in asked if any(word in its for its in found)}
+        most = reachable(known, [word for word in asked if word not in known], rare=1.0)
         # abs: Milvus Lite 3.2 turns the sign of BM25 scores
         return [
             Scored(
                 id=hit["id"],
                 score=abs(float(hit["distance"])),
-                coverage=len(wanted & set(hit["entity"]["words"].split())) / len(wanted),
+                coverage=min(1.0, sum(word in its for word in known) / most),
             )
-            for hit in hits
+            for hit, its in zip(hits, found, strict=True)
         ]
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:

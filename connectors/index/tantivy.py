@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import Conflict, IndexUnavailable, StorageFull
-from pipelines.lexical import SEGMENTATION, segmented, words
+from pipelines.lexical import SEGMENTATION, reachable, segmented, words
+from pipelines.splitters import passage_text
 from pipelines.types import Chunk, Scored
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class TantivyIndex:
 
     async def upsert(self, chunks: Sequence[Chunk]) -> None:
         """Write chunks and commit. Raises IndexUnavailable, StorageFull."""
-        rows = [(chunk.knowledge_base_id, chunk.id, _text(chunk)) for chunk in chunks]
+        rows = [(chunk.knowledge_base_id, chunk.id, passage_text(chunk)) for chunk in chunks]
         if rows:
             await self._run(self._writing, lambda: self._upsert(rows))
 
@@ -99,7 +100,9 @@ class TantivyIndex:
         known = sorted((word for word in asked if found_in[word]), key=found_in.__getitem__)[:MOST_WORDS]
         if not known:
             return []
-        most = _CEILING * sum(_idf(number, found_in[word]) for word in [*known, *(w for w in asked if not found_in[w])])
+        weights = {word: _idf(number, found_in[word]) for word in known}
+        unknown = [word for word in asked if not found_in[word]]
+        most = _CEILING * reachable(weights, unknown, rare=_idf(number, 0))
         terms = [(Occur.Should, Query.term_query(schema, "words", word, "freq")) for word in known]
         inside = Query.const_score_query(Query.term_set_query(schema, "knowledge_base", knowledge_bases), 0.0)
         query = Query.boolean_query([(Occur.Must, Query.boolean_query(terms)), (Occur.Must, inside)])
@@ -191,10 +194,6 @@ class TantivyIndex:
                 f"the full-text index in {self._directory} was cut into words by rules {cut!r}, this release uses "
                 f"{SEGMENTATION!r}: remove that directory and add the documents again"
             )
-
-
-def _text(chunk: Chunk) -> str:
-    return f"{chunk.heading}\n{chunk.text}" if chunk.heading else chunk.text
 
 
 def _key(knowledge_base_id: str, chunk_id: str) -> str:
