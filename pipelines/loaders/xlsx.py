@@ -29,8 +29,9 @@ def load(path: Path) -> Iterator[Page]:
     refuse_encrypted(path)
     import openpyxl
 
-    with warnings.catch_warnings(action="ignore"):  # openpyxl warns of every extension it leaves out
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    # an open file, since openpyxl judges a path by its ending, and stored files have none
+    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # it warns of every extension it leaves out
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         with closing(workbook):
             for number, sheet in enumerate(workbook.worksheets, 1):
                 sheet.reset_dimensions()  # a wrong "dimension" would hide rows
