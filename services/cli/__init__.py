@@ -46,9 +46,9 @@ def main() -> None:
 
 
 def exit_code(error: "RagError") -> int:
-    """Exit code of a refusal: 4 not reachable, 3 a document's fault, 2 the caller's, 1 a bug."""
+    """Exit code of a refusal: 4 not reachable, 3 a document's fault or no space, 2 the caller's, 1 a bug."""
     if error.status == 503:
         return 4
-    if error.status in (413, 415, 422):
+    if error.status in (413, 415, 422, 507):
         return 3
     return 2 if error.status < 500 else 1
