@@ -86,6 +86,24 @@ def words_of(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
+def thinking_of(data: Mapping[str, Any]) -> bool | None:
+    """Whether the client wants the model to think, by whichever of the many switches it uses; None if by none."""
+    template = data.get("chat_template_kwargs")
+    for options in (data, template if isinstance(template, dict) else {}):
+        for name in ("enable_thinking", "think", "thinking"):
+            if isinstance(options.get(name), bool):
+                return bool(options[name])
+    thinking, reasoning = data.get("thinking"), data.get("reasoning")
+    if isinstance(thinking, dict) and thinking.get("type") in ("enabled", "disabled"):
+        return bool(thinking["type"] == "enabled")
+    effort = data.get("reasoning_effort")
+    if isinstance(reasoning, dict):
+        if isinstance(reasoning.get("enabled"), bool):
+            return bool(reasoning["enabled"])
+        effort = effort or reasoning.get("effort")
+    return {"none": False, "minimal": False, "low": True, "medium": True, "high": True}.get(str(effort))
+
+
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
     """The first `dimensions` numbers of each vector, at length 1 again. Raises BadRequest for more than there are.
 

@@ -9,7 +9,21 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from services import errors
-from services.api import ask, chat, documents, embeddings, health, jobs, keys, knowledge_bases, ollama, rerank, search
+from services.api import (
+    ask,
+    chat,
+    completions,
+    documents,
+    embeddings,
+    health,
+    jobs,
+    keys,
+    knowledge_bases,
+    ollama,
+    rerank,
+    responses,
+    search,
+)
 from services.build import open_deepwell
 from services.limits import Limits
 from services.paths import Aliases, segments_of
@@ -17,7 +31,21 @@ from services.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
 #: what is exposed to the network, written out
-ROUTERS = (health, chat, embeddings, rerank, ollama, ask, search, knowledge_bases, documents, jobs, keys)
+ROUTERS = (
+    health,
+    chat,
+    completions,
+    responses,
+    embeddings,
+    rerank,
+    ollama,
+    ask,
+    search,
+    knowledge_bases,
+    documents,
+    jobs,
+    keys,
+)
 #: pages served by this machine, and pages inside desktop applications
 LOOPBACK_ORIGINS = (
     r"https?://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?|(app|file|tauri|capacitor|vscode-webview|vscode-file)://.*"

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from connectors.bodies import ROLES, content_text, json_object, number, whole, words_of
+from connectors.citing import search_results, spans
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
@@ -73,39 +74,7 @@ def _message(message: object, i: int) -> Message:
 
 def annotations(answer: str, citations: tuple[Citation, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
     """OpenAI's url_citation annotations; indices are those of the first `[n]` in the answer."""
-    found = []
-    for citation in citations:
-        marker = f"[{citation.n}]"
-        start = max(answer.find(marker), 0)
-        cited = {
-            "url": urls.get(citation.chunk_id, ""),
-            "title": title(citation.document, citation.page),
-            "start_index": start,
-            "end_index": start + len(marker),
-        }
-        found.append({"type": "url_citation", "url_citation": cited})
-    return found
-
-
-def title(document: str, page: int | None) -> str:
-    """What a source list calls a passage."""
-    return f"{document} p.{page}" if page else document
-
-
-def search_results(hits: tuple[Hit, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The sources as LobeChat and others read them, with our own fields beside."""
-    return [
-        {
-            "title": title(hit.chunk.document, hit.chunk.page),
-            "url": urls.get(hit.chunk.id, ""),
-            "snippet": hit.chunk.text[:300],
-            "document_id": hit.chunk.document_id,
-            "chunk_id": hit.chunk.id,
-            "page": hit.chunk.page,
-            "score": round(hit.score, 4),
-        }
-        for hit in hits
-    ]
+    return [{"type": "url_citation", "url_citation": span} for span in spans(answer, citations, urls)]
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from connectors.apps.openai import ChatRequest, Completion, parse_chat
+from connectors.bodies import thinking_of
 from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
@@ -74,7 +75,9 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
 
 
 async def _events(deepwell: Deepwell, caller: Caller, wanted: ChatRequest, target: list[str]) -> AsyncIterator[Event]:
-    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop)
+    options = Options(
+        temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop, thinking=thinking_of(wanted.extra)
+    )
     return await answer_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options)
 
 

@@ -1,0 +1,49 @@
+"""`POST /v1/completions`."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from connectors.apps.openai_completions import TextCompletion, parse_completion
+from pipelines.answer import Options
+from pipelines.errors import NotFound, TooLarge
+from pipelines.events import Lookahead
+from pipelines.types import Message
+from services.answering import answer_events, resolve
+from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
+from services.api.deps import Parts
+from services.auth import Answerer
+from services.disconnect import until_gone
+from services.errors import responses
+from services.waiting import json_answer
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/completions", responses=responses(NotFound, TooLarge))
+async def create_completion(request: Request, caller: Answerer, deepwell: Parts) -> Response:
+    """Answer a prompt, or several one after the other, each by itself. Thinking is left out: the form has no place."""
+    wanted = parse_completion(await read_body(request))
+    target = await resolve(deepwell, caller, wanted.model)
+    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop)
+    answers = [
+        await answer_events(
+            deepwell,
+            caller,
+            (Message(role="user", content=prompt),),
+            target,
+            max_tokens=wanted.max_tokens,
+            options=options,
+        )
+        for prompt in wanted.prompts
+    ]
+    ahead = [Lookahead(events) for events in answers]
+    completion = TextCompletion(wanted)
+
+    async def close() -> None:
+        for events in ahead:
+            await events.close()
+
+    if wanted.stream:
+        await until_gone(request, ahead[0].prime(PATIENCE), close)
+        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
+    return await json_answer(request, completion.body(answers), close)

@@ -1,0 +1,37 @@
+"""`POST /v1/responses`."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response, StreamingResponse
+
+from connectors.apps.openai_responses import ResponseWriter, parse_responses
+from pipelines.answer import Options
+from pipelines.errors import NotFound, TooLarge
+from pipelines.events import Lookahead
+from services.answering import answer_events, resolve
+from services.api.chat import PATIENCE, STREAM_HEADERS, noting_urls, read_body
+from services.api.deps import Parts
+from services.auth import Answerer
+from services.disconnect import until_gone
+from services.errors import responses
+from services.waiting import json_answer
+
+router = APIRouter(tags=["chat"])
+
+
+@router.post("/v1/responses", responses=responses(NotFound, TooLarge))
+async def create_response(request: Request, caller: Answerer, deepwell: Parts) -> Response:
+    """Answer a conversation in the shape of OpenAI's newer API. Nothing is stored."""
+    wanted = parse_responses(await read_body(request))
+    target = await resolve(deepwell, caller, wanted.model)
+    urls: dict[str, str] = {}
+    writer = ResponseWriter(wanted, urls)
+    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, thinking=wanted.think)
+    found = await answer_events(
+        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options
+    )
+    events = noting_urls(found, urls, deepwell, str(request.base_url))
+    ahead = Lookahead(events)
+    if wanted.stream:
+        await until_gone(request, ahead.prime(PATIENCE), ahead.close)
+        return StreamingResponse(writer.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
+    return await json_answer(request, writer.body(events), ahead.close)
