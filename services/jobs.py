@@ -1,22 +1,22 @@
 """Jobs as the HTTP service sees them: enqueue, look, cancel, try again. The worker runs them (services/workflows.py).
 
-Durable workflows come from the library `dbos`; only this file, services/workflows.py and services/worker.py import it.
+Durable workflows come from the library `dbos`; services/jobs_database.py, workflows.py and worker.py import it.
 docs/concepts/jobs.md tells the whole story.
 """
 
 import asyncio
 import logging
-import sqlite3
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, Self
 
 from pipelines.errors import Conflict, NotFound, RagError
 from pipelines.types import JobState
+from services.jobs_database import connect, jobs_url
 from services.settings import Settings
-from services.store.database import database_errors, sync_url
+from services.store.database import database_errors
 from services.store.documents import ACTIVE
 from services.store.records import Document
 from services.store.store import Store
@@ -92,42 +92,6 @@ def state_of(status: str, error: object = None) -> JobState:
     return _STATES[status]
 
 
-def jobs_url(settings: Settings) -> str:
-    """Where the state of workflows is kept: beside our own in PostgreSQL, a file of its own for SQLite."""
-    url = sync_url(settings.store_url())
-    if url.get_backend_name() == "sqlite":
-        return f"sqlite:///{settings.data_dir.absolute() / 'jobs.db'}"
-    return url.set(drivername="postgresql").render_as_string(hide_password=False)
-
-
-def prepare(url: str) -> None:
-    """Create or upgrade the tables of the job library; blocking. Several processes may call it at once."""
-    from dbos import DBOS
-
-    logging.getLogger("dbos").setLevel(logging.WARNING)
-    with database_errors():
-        if url.startswith("sqlite:///"):
-            path = Path(url.removeprefix("sqlite:///"))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with sqlite3.connect(path, timeout=30) as connection:
-                    connection.execute("PRAGMA journal_mode=WAL")  # kept in the file: readers never wait for writers
-                connection.close()
-            except sqlite3.OperationalError as error:
-                raise _sqlite_error(error) from error
-        DBOS.migrate(url)
-
-
-def _sqlite_error(error: sqlite3.OperationalError) -> RagError:
-    from sqlalchemy.exc import OperationalError
-
-    from services.store.database import translate
-
-    found = translate(OperationalError(None, None, error))
-    assert found is not None  # every OperationalError has a translation
-    return found
-
-
 class Jobs:
     """What can be done about jobs without running any. `await Jobs.open(settings, store)`, `close()` at the end."""
 
@@ -138,7 +102,7 @@ class Jobs:
     @classmethod
     async def open(cls, settings: Settings, store: Store) -> Self:
         """Connect to the job database, making it if needed. Raises StorageFull, Unavailable."""
-        return cls(store, await asyncio.to_thread(_connect, jobs_url(settings)))
+        return cls(store, await asyncio.to_thread(connect, jobs_url(settings), APPLICATION))
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -201,15 +165,7 @@ class Jobs:
         found = await self.statuses([job_id])
         if job_id not in found:
             raise NotFound(f"there is no job {job_id!r}")
-        return await self._job(found[job_id])
-
-    async def list(self, *, limit: int = 100, offset: int = 0) -> "list[Job]":
-        """Jobs, newest first; deletions too."""
-        with database_errors():
-            found = await self._client.list_workflows_async(
-                name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE], limit=limit, offset=offset, sort_desc=True
-            )
-        return [await self._job(status) for status in found]
+        return (await self._shown([found[job_id]]))[0]
 
     async def wait(self, job_id: str, timeout: float = 600.0, poll: float = 0.2) -> Job:
         """The job once it has ended, or as it is after `timeout` seconds. Raises NotFound."""
@@ -238,22 +194,20 @@ class Jobs:
             await self._client.cancel_workflow_async(job_id)
             await self._client.rewind_workflow_async(job_id, application_version=VERSION, queue_name=queue)
 
-    async def _job(self, status: "WorkflowStatus") -> Job:
-        subject, kind = str(status.input["args"][0]) if status.input else "", status.name
-        document = None if kind == DELETE_KNOWLEDGE_BASE else await self._store.documents.find(subject)
-        job = Job(
-            id=status.workflow_id,
-            kind="ingest" if kind == INGEST else "delete",
-            knowledge_base_id=subject if kind == DELETE_KNOWLEDGE_BASE else "",
-            document_id=None if kind == DELETE_KNOWLEDGE_BASE else subject,
-            document=document.name if document else "",
-            state=state_of(status.status, status.error),
-            error=str(status.error) if status.error else "",
-            created=(status.created_at or 0) / 1000,
-            updated=(status.updated_at or 0) / 1000,
-            receipt=status.output if isinstance(status.output, dict) else {},
-        )
-        return _with_progress(job, document) if document else job
+    async def prune(self, days: float = 30.0) -> int:
+        """Forget jobs that ended so long ago. Gives how many."""
+        before = datetime.fromtimestamp(time.time() - days * 86400, UTC).isoformat()
+        with database_errors():
+            old = await self._client.list_workflows_async(
+                completed_before=before, limit=1000, load_input=False, load_output=False
+            )
+            if old:
+                await self._client.delete_workflows_async([status.workflow_id for status in old])
+        return len(old)
+
+    async def _shown(self, found: "Sequence[WorkflowStatus]") -> list[Job]:
+        documents = await self._store.documents.find_all({_subject(status) for status in found})
+        return [_job(status, documents.get(_subject(status))) for status in found]
 
     async def _cancel_workflows(self, job_ids: Sequence[str]) -> None:
         if job_ids:
@@ -266,17 +220,38 @@ class Jobs:
                 {"workflow_name": name, "queue_name": queue, "workflow_id": job_id, "app_version": VERSION}, *arguments
             )
 
+    async def list(self, *, limit: int = 100, offset: int = 0) -> list[Job]:
+        """Jobs, newest first; deletions too."""
+        with database_errors():
+            found = await self._client.list_workflows_async(
+                name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE], limit=limit, offset=offset, sort_desc=True
+            )
+        return await self._shown(found)
 
-def _connect(url: str) -> "DBOSClient":
-    from dbos import DBOSClient
 
-    prepare(url)
-    return DBOSClient(system_database_url=url, application_name=APPLICATION, retry_connection_errors=False)
+def _subject(status: "WorkflowStatus") -> str:
+    """The id of the document or knowledge base that a job works on: its first argument."""
+    return str(status.input["args"][0]) if status.input else ""
+
+
+def _job(status: "WorkflowStatus", document: Document | None) -> Job:
+    of_base = status.name == DELETE_KNOWLEDGE_BASE
+    job = Job(
+        id=status.workflow_id,
+        kind="ingest" if status.name == INGEST else "delete",
+        knowledge_base_id=_subject(status) if of_base else "",
+        document_id=None if of_base else _subject(status),
+        document=document.name if document else "",
+        state=state_of(status.status, status.error),
+        error=str(status.error) if status.error else "",
+        created=(status.created_at or 0) / 1000,
+        updated=(status.updated_at or 0) / 1000,
+        receipt=status.output if isinstance(status.output, dict) else {},
+    )
+    return _with_progress(job, document) if document else job
 
 
 def _with_progress(job: Job, document: Document) -> Job:
-    from dataclasses import replace
-
     job = replace(job, knowledge_base_id=document.knowledge_base_id)
     if job.kind == "delete" or document.job_id != job.id or document.deleted:
         return job

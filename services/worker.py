@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,7 +13,8 @@ from dbos import DBOS
 
 from pipelines.errors import RagError
 from pipelines.ingest import IngestParts
-from services.jobs import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION, Jobs, jobs_url
+from services.jobs import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION, Jobs
+from services.jobs_database import jobs_url
 from services.lock import DirectoryLock
 from services.reconcile import reconcile
 from services.settings import Settings, load_settings
@@ -37,7 +39,9 @@ def run(settings: Settings) -> None:
 async def _main(settings: Settings) -> None:
     from services.build import build_ingest
     from services.parsing import Parser as ChildParser
+    from services.telemetry import configure_logging
 
+    configure_logging(settings.log)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -68,7 +72,7 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
                 await _launch(settings)
                 with contextlib.suppress(RagError):  # tidied in the background; what cannot be now is later
                     await reconcile(store, jobs, grace=0)
-                tidying = asyncio.create_task(_tidy(store, jobs, workflows))
+                tidying = asyncio.create_task(_tidy(settings, store, jobs, workflows))
                 yield workflows
                 tidying.cancel()
                 await store.documents.pause_attempts()
@@ -95,13 +99,18 @@ async def _launch(settings: Settings) -> None:
         await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=POLL_SECONDS)
 
 
-async def _tidy(store: Store, jobs: Jobs, workflows: Workflows) -> None:
-    """Every few seconds: databases that differ, passages that are to leave the indexes."""
+async def _tidy(settings: Settings, store: Store, jobs: Jobs, workflows: Workflows) -> None:
+    """Every few seconds: databases that differ, passages to leave the indexes. Every hour: what crashes left."""
+    hourly = 0.0
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
         try:
             await reconcile(store, jobs)
             await workflows.sweep()
+            if time.monotonic() > hourly:
+                hourly = time.monotonic() + 3600
+                await store.purge.leftovers(settings.data_dir)
+                await jobs.prune()
         except RagError as error:
             log.warning("tidying up is put off: %s", error)
 

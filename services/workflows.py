@@ -82,10 +82,12 @@ class Workflows:
                 async with self._turns.work(suspect):
                     return await self._ingest(document_id, job_id)
         except Superseded:
+            await self._clear(job_id)
             raise
         except RagError as error:
             state: JobState = "dead" if isinstance(error, JobDead) else "failed"
             await self._store.documents.end(document_id, job_id, state, str(error), error.code)
+            await self._clear(job_id)
             raise
         except Exception as error:
             log.exception("job %s failed on an error nobody expected", job_id)
@@ -103,7 +105,7 @@ class Workflows:
             await self._step("index", self._index, document_id, job_id)
             await self._step("publish", self._publish, document_id, job_id)
         await self._step("sweep", self.sweep, document_id)
-        await asyncio.to_thread(shutil.rmtree, self._work / job_id, ignore_errors=True)
+        await self._clear(job_id)
         return "succeeded"
 
     async def _begin(self, document_id: str, job_id: str) -> None:
@@ -245,6 +247,9 @@ class Workflows:
     async def _drop_words(self, knowledge_base_id: str) -> None:
         await self._parts.lexical.drop(knowledge_base_id)
         await self._parts.lexical.flush()
+
+    async def _clear(self, job_id: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._work / job_id, ignore_errors=True)
 
     def _pages(self, job_id: str) -> Path:
         return self._work / job_id / "pages.jsonl"

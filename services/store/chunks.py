@@ -183,6 +183,7 @@ def _staged(document: str, after: int) -> sa.Select[Any]:
 
 def _row(chunk: Chunk, live: dict[str, str], begun: dict[str, str]) -> dict[str, Any]:
     values = {name: getattr(chunk, name) for name in _SHARED}
+    values["text"] = chunk.text.replace("\0", " ")  # PostgreSQL has no zero characters; offsets stay right
     kept = live.get(chunk.id) == chunk.heading
     return values | {"kept": kept, "embedded": not kept and begun.get(chunk.id) == chunk.heading}
 

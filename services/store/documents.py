@@ -5,7 +5,7 @@ cancel or a deletion puts another id there, and whatever the old job does from t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -18,7 +18,7 @@ from services.store.chunks import retire
 from services.store.database import Database, Row
 from services.store.names import document_id, new_job_id
 from services.store.records import Document
-from services.store.tables import documents
+from services.store.tables import documents, knowledge_bases
 
 #: states in which a job is still to do something
 ACTIVE: tuple[JobState, ...] = ("queued", "running")
@@ -52,8 +52,12 @@ class Documents:
 
     async def find(self, document: str) -> Document | None:
         """One by its id, deleted ones too."""
-        row = await self._database.row(sa.select(*_FIELDS).where(documents.c.id == document))
-        return _record(row) if row else None
+        return (await self.find_all([document])).get(document)
+
+    async def find_all(self, ids: Collection[str]) -> dict[str, Document]:
+        """Those of these ids that there are, deleted ones too."""
+        rows = await self._database.rows(sa.select(*_FIELDS).where(documents.c.id.in_(ids)))
+        return {row.id: _record(row) for row in rows}
 
     async def counts(self, knowledge_base_id: str | None = None) -> dict[JobState, int]:
         """Documents by state."""
@@ -64,9 +68,10 @@ class Documents:
         """Enter an upload; True if there is something to do for a job, whose id the document then has.
 
         The same content again is free, unless the job for it failed. A deleted document comes back without its old
-        passages. To be called in `Database.write`.
+        passages. To be called in `Database.write`. Raises NotFound if the knowledge base is gone.
         """
         identity = document_id(knowledge_base_id, upload.name)
+        await _alive(connection, knowledge_base_id)
         row = (await connection.execute(sa.select(documents).where(documents.c.id == identity))).first()
         if row and row.deleted is None and row.sha256 == upload.sha256 and row.state in (*ACTIVE, "succeeded"):
             return await _read(connection, identity), False
@@ -176,6 +181,14 @@ class Documents:
             sa.select(*_FIELDS).where(*_wanted(knowledge_base_id, states)).order_by(documents.c.name, documents.c.id)
         )
         return [_record(row) for row in await self._database.rows(query.limit(limit).offset(offset))]
+
+
+async def _alive(connection: AsyncConnection, knowledge_base_id: str) -> None:
+    query = sa.select(knowledge_bases.c.id).where(
+        knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.deleted.is_(None)
+    )
+    if (await connection.execute(query)).first() is None:
+        raise NotFound("the knowledge base is gone")
 
 
 def _wanted(knowledge_base_id: str | None, states: Sequence[JobState]) -> list[sa.ColumnElement[bool]]:

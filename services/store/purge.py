@@ -1,5 +1,8 @@
 """The last step of deletions: rows go, and the content of files that nobody names any more."""
 
+import asyncio
+import shutil
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -60,6 +63,34 @@ class Purge:
         counts["documents"] = len(hashes)
         counts["files"] = sum([await self.blob(sha256, blobs) for sha256 in sorted(set(hashes))])
         return counts
+
+    async def leftovers(self, data_dir: Path, age: float = 3600.0) -> int:
+        """Remove what crashes left: contents that nobody names, half uploads, pages of jobs that have ended.
+
+        Only what is older than `age` seconds: an upload keeps its file a moment before it has a document. Gives the
+        number of files and folders removed.
+        """
+        active = await self._database.rows(
+            sa.select(documents.c.job_id).where(documents.c.state.in_(("queued", "running")))
+        )
+        jobs = {row[0] for row in active}
+        removed = 0
+        for path in await asyncio.to_thread(_older, data_dir / "blobs", age):
+            removed += await self.blob(path.name, path.parent)
+        for path in await asyncio.to_thread(_older, data_dir / "incoming", age):
+            await asyncio.to_thread(path.unlink, missing_ok=True)
+            removed += 1
+        for path in await asyncio.to_thread(_older, data_dir / "work", age):
+            if path.name not in jobs:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                removed += 1
+        return removed
+
+
+def _older(folder: Path, age: float) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if time.time() - path.stat().st_mtime > age]
 
 
 async def _delete(connection: AsyncConnection, table: sa.Table, knowledge_base_id: str) -> int:

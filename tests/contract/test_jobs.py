@@ -260,6 +260,15 @@ async def test_delete_leaves_nothing_anywhere(api: Api) -> None:
     assert await api.stored(base) == ([], [], [])
 
 
+async def test_old_jobs_are_forgotten_and_new_ones_are_not(api: Api) -> None:
+    document = await api.done(await api.add(await api.knowledge_base(), "a.txt", text_of(1, seed="prune")))
+    assert await api.jobs.prune(days=1) == 0
+    assert await api.jobs.prune(days=0) > 0
+    with pytest.raises(NotFound):
+        await api.jobs.get(document.job_id)
+    assert (await api.store.documents.get(document.id)).state == "succeeded"
+
+
 async def test_what_cannot_be_taken_in_is_refused_and_leaves_nothing(api: Api) -> None:
     base = await api.knowledge_base()
     for name, text, error in (

@@ -1,6 +1,7 @@
 """Own state on both databases: the same tests on SQLite and on a real PostgreSQL."""
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
@@ -239,6 +240,38 @@ async def test_a_file_goes_with_its_last_document(store: Store, tmp_path: Path) 
     assert await store.purge.document(*jobs[0], tmp_path) == (1, 0)
     assert await store.purge.document(*jobs[1], tmp_path) == (1, 1)
     assert not (tmp_path / ("1" * 64)).exists()
+
+
+async def test_what_crashes_left_is_removed_and_nothing_else(store: Store, tmp_path: Path) -> None:
+    base = await store.knowledge_bases.create("a")
+    document = await put(store, base.id)
+    kept = [tmp_path / "blobs" / document.sha256, tmp_path / "work" / document.job_id, tmp_path / "incoming" / "new"]
+    left = [tmp_path / "blobs" / ("9" * 64), tmp_path / "work" / "ingest-ended", tmp_path / "incoming" / "old"]
+    for path in (*kept, *left):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if path.parent.name == "work" else path.touch()
+        if path.name != "new":
+            os.utime(path, (0, 0))
+    assert await store.purge.leftovers(tmp_path) == 3
+    assert [path.exists() for path in (*kept, *left)] == [True] * 3 + [False] * 3
+
+
+async def test_nothing_is_put_into_a_knowledge_base_that_is_gone(store: Store) -> None:
+    base = await store.knowledge_bases.create("a")
+    await store.knowledge_bases.mark_deleted(base.id, "job")
+    with pytest.raises(NotFound, match="gone"):
+        await put(store, base.id)
+
+
+async def test_zero_characters_and_other_scripts_are_stored(store: Store) -> None:
+    base = await store.knowledge_bases.create("a")
+    document = await put(store, base.id, name="休暇.txt")
+    await store.documents.begin(document.id, document.job_id)
+    chunk = replace(passages(document, ["x"])[0], text="有給\0休暇 🏖")
+    assert await store.chunks.stage(document.id, document.job_id, [chunk])
+    assert await store.chunks.publish(document.id, document.job_id) == 1
+    found = (await store.passages.get([base.id], [chunk.id]))[chunk.id]
+    assert (found.text, found.document) == ("有給 休暇 🏖", "休暇.txt")
 
 
 async def test_keys(store: Store) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import BadRequest, Conflict, UnreadableDocument
-from services.jobs import JobDead, Superseded, jobs_url, state_of
+from services.jobs import JobDead, Superseded, state_of
+from services.jobs_database import jobs_url
 from services.lock import DirectoryLock, Holder, holder
 from services.settings import load_settings
 from services.store.database import sync_url
