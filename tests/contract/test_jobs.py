@@ -89,10 +89,11 @@ class Api:
     async def done(self, document: Document, timeout: float = 30.0) -> Document:
         """The document once its job has ended, with what comes after searches see it."""
         end = time.monotonic() + timeout
-        while (status := await self.status(document.job_id)) in ("ENQUEUED", "PENDING") and time.monotonic() < end:
+        while True:  # another process ends it: there is nothing here to wait on
+            if await self.status(document.job_id) not in ("ENQUEUED", "PENDING"):
+                return await self.store.documents.get(document.id)
+            assert time.monotonic() < end, "the job did not end in time"
             await asyncio.sleep(0.05)
-        assert status not in ("ENQUEUED", "PENDING"), "the job did not end in time"
-        return await self.store.documents.get(document.id)
 
     async def status(self, job_id: str) -> str:
         """What the job library says."""
