@@ -6,18 +6,21 @@ from collections.abc import Sequence
 
 _ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\xa0\xad\u200b\u2028\u2029\u2060\ufeff\ufffe\uffff\ud800-\udfff]")
 _LINE_BREAKS = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
-_TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+_TRAILING = re.compile(r"[ \t]+\n")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _SPACES = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
     """NFC with "\\n" line ends: no NUL, control, zero-width or private line-break characters, no blank-line runs."""
+    text = text.replace("\r\n", "\n")
     if _ODD.search(text):
         text = _ODD.sub("", _LINE_BREAKS.sub("\n", text).replace("\xa0", " "))
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    return _BLANK_LINES.sub("\n\n", _TRAILING.sub("", text)).strip("\n")
+    if " \n" in text or "\t\n" in text:
+        text = _TRAILING.sub("\n", text).rstrip(" \t")
+    return (_BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n").rstrip()
 
 
 def one_line(text: str) -> str:

@@ -76,7 +76,8 @@ class Parser:
     async def parse(self, path: Path, out: Path, progress: Progress, *, name: str = "") -> int:
         """Write the pages of `path` to `out`, one JSON object a line with the fields of Page; return their number.
 
-        `out` appears only when it is whole. `progress` is called with pages done and, if known, pages in all.
+        `out` appears only when it is whole. `progress` is called at most 20 times a second with pages done and, if
+        known, pages in all.
         `name` is what the document is called, if the file is called otherwise; its suffix helps to find the loader.
         A child that dies is replaced and the document tried once more. Raises NotFound, UnsupportedDocument,
         StorageFull, Unavailable if the pool was closed, and UnreadableDocument for a file that is damaged or takes

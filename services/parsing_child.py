@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,8 @@ from typing import IO
 from pipelines.errors import RagError, StorageFull, UnreadableDocument
 
 _OPEN_FILES = 64
+#: least seconds between two reports of progress
+_REPORT = 0.05
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
@@ -82,13 +85,16 @@ def _parse(request: Mapping[str, str], answers: IO[str], most: int) -> int:
     part = out.with_name(f"{out.name}.{os.getpid()}.part")
     try:
         written = count = 0
+        due = 0.0
         with part.open("w", encoding="utf-8") as file:
             for count, line in enumerate(_lines(path, name), 1):
                 written += len(line)
                 if written > most:
                     raise UnreadableDocument(f"{name} holds more than {most >> 20} MiB of text: split it")
                 file.write(line)
-                _say(answers, {"pages": count, "of": total})
+                if time.monotonic() >= due:
+                    _say(answers, {"pages": count, "of": total})
+                    due = time.monotonic() + _REPORT
         part.replace(out)
     finally:
         part.unlink(missing_ok=True)

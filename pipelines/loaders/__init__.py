@@ -5,7 +5,9 @@ nothing here names one. Libraries are imported inside `load`, so that finding a 
 """
 
 import pkgutil
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -27,7 +29,7 @@ MAX_UNPACKED = 1 << 30
 MAX_RATIO = 200
 # What foreign parsers raise on damaged files. Anything else is a defect and is shown as one.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, ArithmeticError, SyntaxError,
-           NotImplementedError, AssertionError, zipfile.BadZipFile)  # fmt: skip
+           AssertionError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,9 @@ def load(path: Path, name: str = "") -> Iterator[Page]:
         raise UnreadableDocument(str(error).replace(path.name, name)) from error
     except MemoryError:
         raise UnreadableDocument(f"{name} needs more memory than a parser may use: split it") from None
-    except _DAMAGE as error:
+    except (*_DAMAGE, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk's fault, not the file's; without a number it is a parser's own word
         reason = str(error).split("\n", 1)[0][:200] or type(error).__name__
         raise UnreadableDocument(f"{name} is damaged ({reason}): open it in its program and save it again") from error
     if empty:

@@ -23,6 +23,10 @@ _BULLET = re.compile("[\uf0a7-\uf0fc\x84]")
 # pdfium joins a word that was hyphenated at a line end and puts U+FFFE in the place of the hyphen.
 _HYPHEN = re.compile("(\\w*)\ufffe(\\w*)")
 _HYPHENATED = 0.04
+_WIDE = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，]")
+_WRAP = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，] *\r?\n[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff]")
+#: least characters of a line that may have been wrapped
+_FULL_LINE = 18
 
 
 def recognises(sample: Sample) -> bool:
@@ -72,7 +76,28 @@ def _tidy(text: str) -> str:
         text = _join_hyphens(text)
     if _BULLET.search(text):
         text = text.translate(_BULLETS)
-    return _LOOKALIKES.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
+    text = _LOOKALIKES.sub(lambda found: unicodedata.normalize("NFKC", found.group()), text)
+    return _join_wide_lines(text) if _WRAP.search(text) else text
+
+
+def _join_wide_lines(text: str) -> str:
+    """Join Japanese and Chinese lines that were only wrapped, or their words could not be found over a line end.
+
+    A line is taken for wrapped if it is nearly as long as the long lines of its page; others end where they end.
+    """
+    lines = text.replace("\r\n", "\n").split("\n")
+    lengths = sorted(map(len, lines))
+    full = max(_FULL_LINE, 0.85 * lengths[len(lengths) * 9 // 10])
+    joined = lines[:1]
+    length = len(lines[0])
+    for line in lines[1:]:
+        before = joined[-1].rstrip()
+        if length >= full and line and _WIDE.match(before[-1:]) and _WIDE.match(line[0]):
+            joined[-1] = before + line
+        else:
+            joined.append(line)
+        length = len(line)
+    return "\n".join(joined)
 
 
 def _join_hyphens(text: str) -> str:

