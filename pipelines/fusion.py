@@ -59,12 +59,12 @@ def confidence(cosines: Sequence[float], coverage: float) -> float:
     halfway is sure. With few candidates there is no telling what is weak, and the cosine itself counts. By the words:
     half of the question's weight is sure.
     """
-    by_vectors = 0.0
-    if cosines:
-        best, rest = max(cosines), sorted(cosines)[: len(cosines) // 2]
-        usual = sum(rest) / len(rest) if len(cosines) >= ENOUGH else 0.0
-        by_vectors = (best - usual) / (1 - usual) if usual < 1 else 0.0
-    return 1 - (1 - _unit(2 * by_vectors)) * (1 - _unit(2 * coverage))
+    by_vectors = _unit(max(cosines, default=0.0))
+    if len(cosines) >= ENOUGH:
+        rest = sorted(cosines)[: len(cosines) // 2]
+        usual = sum(rest) / len(rest)
+        by_vectors = _unit(2 * (max(cosines) - usual) / (1 - usual)) if usual < 1 else 0.0
+    return 1 - (1 - by_vectors) * (1 - _unit(2 * coverage))
 
 
 def _weight(coverage: float, has_dense: bool, has_lexical: bool) -> float:
