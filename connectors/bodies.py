@@ -11,7 +11,7 @@ from pipelines.errors import BadRequest
 from pipelines.rag import Vectors
 from pipelines.types import Role
 
-ROLES: Mapping[Any, Role] = {
+ROLES: Mapping[str, Role] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -36,6 +36,12 @@ def json_object(body: bytes, fields: str) -> dict[str, Any]:
     return data
 
 
+def role_of(message: Mapping[str, Any]) -> Role | None:
+    """A message's role in our words; None for one that nobody knows."""
+    role = message.get("role")
+    return ROLES.get(role) if isinstance(role, str) else None
+
+
 def content_text(content: object, where: str) -> str:
     """The text of a message's content: null, a string, or parts. Raises BadRequest for images and the like."""
     if content is None or isinstance(content, str):
@@ -44,7 +50,7 @@ def content_text(content: object, where: str) -> str:
         raise BadRequest(f"{where} must be null, a string or a list of parts")
     texts = []
     for part in content:
-        if isinstance(part, dict) and part.get("type") in UNSUPPORTED_PARTS:
+        if isinstance(part, dict) and str(part.get("type")) in UNSUPPORTED_PARTS:
             raise BadRequest(f"{part['type']} is not supported by this model")
         text = part.get("text") if isinstance(part, dict) else part
         if isinstance(text, str):

@@ -13,6 +13,7 @@ from services.api import (
     ask,
     chat,
     completions,
+    dify,
     documents,
     embeddings,
     health,
@@ -23,10 +24,13 @@ from services.api import (
     rerank,
     responses,
     search,
+    tei,
+    xinference,
 )
 from services.build import open_deepwell
 from services.limits import Limits
 from services.paths import Aliases, segments_of
+from services.recent import Recent
 from services.settings import Settings, load_settings
 
 log = logging.getLogger(__name__)
@@ -39,6 +43,9 @@ ROUTERS = (
     embeddings,
     rerank,
     ollama,
+    dify,
+    tei,
+    xinference,
     ask,
     search,
     knowledge_bases,
@@ -74,6 +81,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.limits = Limits()
+    app.state.recent = Recent()
     for api in ROUTERS:
         app.include_router(api.router)
     errors.install(app)

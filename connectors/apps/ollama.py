@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from connectors.bodies import ROLES, content_text, dumps, json_object, number, whole, words_of
+from connectors.bodies import content_text, dumps, json_object, number, role_of, whole, words_of
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.types import Event, Finish, Message, Reasoning, Text
@@ -93,10 +93,11 @@ def model_name(data: Mapping[str, Any]) -> str:
 
 
 def _message(message: object, i: int) -> Message:
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
+    role = role_of(message) if isinstance(message, dict) else None
+    if not isinstance(message, dict) or role is None:
         raise BadRequest(f"messages[{i}] must be an object with a role: system, user, assistant or tool")
     _refuse_images(message)
-    return Message(role=ROLES[message["role"]], content=content_text(message.get("content"), f"messages[{i}].content"))
+    return Message(role=role, content=content_text(message.get("content"), f"messages[{i}].content"))
 
 
 def _refuse_images(data: Mapping[str, Any]) -> None:

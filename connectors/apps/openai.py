@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from connectors.bodies import ROLES, content_text, json_object, number, whole, words_of
+from connectors.bodies import content_text, json_object, number, role_of, whole, words_of
 from connectors.citing import search_results, spans
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
@@ -66,7 +66,7 @@ def parse_chat(body: bytes) -> ChatRequest:
 def _message(message: object, i: int) -> Message:
     if not isinstance(message, dict):
         raise BadRequest(f"messages[{i}] must be an object with `role` and `content`")
-    role = ROLES.get(message.get("role"))
+    role = role_of(message)
     if role is None:
         raise BadRequest(f"messages[{i}].role must be system, user, assistant or tool")
     return Message(role=role, content=content_text(message.get("content"), f"messages[{i}].content"))

@@ -44,7 +44,7 @@ def parse_embeddings(body: bytes) -> EmbeddingRequest:
         model=model,
         encoding="base64" if encoding == "base64" else "float",
         dimensions=dimensions,
-        question=data.get("input_type") in QUESTIONS or data.get("task") in QUESTIONS,
+        question=bool({str(data.get("input_type")), str(data.get("task"))} & QUESTIONS),
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.bodies import ROLES, content_text, dumps, json_object, number, thinking_of, whole
+from connectors.bodies import content_text, dumps, json_object, number, role_of, thinking_of, whole
 from connectors.citing import search_results, spans
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
@@ -79,9 +79,10 @@ def _message(item: object, i: int) -> Message | None:
         return Message(role="tool", content=content_text(item.get("output"), f"input[{i}].output"))
     if kind != "message":
         return None
-    if item.get("role") not in ROLES:
+    role = role_of(item)
+    if role is None:
         raise BadRequest(f"input[{i}].role must be system, developer, user or assistant")
-    return Message(role=ROLES[item["role"]], content=content_text(item.get("content"), f"input[{i}].content"))
+    return Message(role=role, content=content_text(item.get("content"), f"input[{i}].content"))
 
 
 def usage_body(usage: Usage) -> Json:

@@ -14,8 +14,9 @@ from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller, Event
 from services.answering import answer_events, chunk_urls, resolve
+from services.api import xinference
 from services.api.deps import Parts
-from services.auth import Answerer, Chatter
+from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.disconnect import until_gone
 from services.errors import responses
@@ -38,10 +39,12 @@ async def list_models(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
 
 
 @router.get("/v1/models/{model}", responses=responses(NotFound))
-async def get_model(model: str, caller: Chatter, deepwell: Parts) -> dict[str, Any]:
-    """One model by its id."""
+async def get_model(model: str, caller: Computer, deepwell: Parts) -> dict[str, Any]:
+    """One model by its id, with what Xinference's clients look for; the embedding model and the reranker, too."""
+    if other := xinference.computing_card(deepwell, model):
+        return other
     await resolve(deepwell, caller, model)
-    return card(deepwell, model)
+    return card(deepwell, model) | xinference.chat_fields(deepwell, model)
 
 
 def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, Any]:

@@ -1,0 +1,101 @@
+"""Dify's external knowledge: passages for its retrieval nodes, with citation cards. Errors: {"error_code", …}."""
+
+import asyncio
+import logging
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from connectors.apps.dify import RetrievalRequest, parse_retrieval
+from connectors.bodies import dumps
+from connectors.citing import title
+from pipelines.errors import NotFound, TooLarge, Unavailable
+from pipelines.retrieve import retrieve
+from pipelines.types import Caller, Hit
+from services.api.chat import read_body
+from services.api.deps import Parts, iso
+from services.auth import Retriever
+from services.build import Deepwell
+from services.errors import foreign
+from services.recent import Recent
+from services.store.freshness import version_of
+from services.store.records import Document, KnowledgeBase
+
+router = APIRouter(tags=["dify"])
+log = logging.getLogger(__name__)
+#: Dify gives up after 5 s and asks three times more; a repetition finds the search still running and waits along
+DEADLINE = 3.0
+#: passages looked at where a metadata condition may refuse most of them
+WITH_CONDITION = 500
+Records = list[dict[str, Any]]
+
+
+@router.post("/dify/retrieval", responses=foreign({"error_code": 1002, "error_msg": "…"}, NotFound, TooLarge))
+async def dify_retrieval(request: Request, caller: Retriever, deepwell: Parts) -> Response:
+    """Passages for a question. `knowledge_id` is a knowledge base's name or id."""
+    wanted = parse_retrieval(await read_body(request))
+    base = await deepwell.knowledge_base(caller, wanted.knowledge_id)
+    address = deepwell.settings.server.public_url or str(request.base_url)
+    # a frozen record: equal requests of one key are one
+    key = (caller.key_id, repr(wanted), address, await version_of(deepwell.store.database, [base.id]))
+    recent: Recent[Records] = request.app.state.recent
+
+    async def search() -> Records:
+        return await records(deepwell, caller, wanted, base, address.rstrip("/"))
+
+    try:
+        async with asyncio.timeout(DEADLINE):
+            found = await recent.get(key, search)
+    except TimeoutError:
+        log.warning("a search for Dify in %s takes longer than %s s", base.name, DEADLINE)
+        raise Unavailable(f"the search takes longer than {DEADLINE:.0f} s: ask again, it goes on meanwhile") from None
+    return Response(dumps({"records": found}), media_type="application/json")
+
+
+async def records(
+    deepwell: Deepwell, caller: Caller, wanted: RetrievalRequest, base: KnowledgeBase, address: str
+) -> Records:
+    """Dify's records, best first. Raises what `retrieve` raises."""
+    top_k = WITH_CONDITION if wanted.conditions else wanted.top_k
+    hits = await retrieve(
+        await deepwell.rag(),
+        caller,
+        wanted.query,
+        [base.id],
+        top_k=top_k,
+        candidates=max(deepwell.settings.retrieval.candidates, top_k),
+        min_score=max(deepwell.settings.retrieval.min_score, wanted.score_threshold),
+    )
+    documents = await deepwell.store.documents.find_all({hit.chunk.document_id for hit in hits})
+    made = [record(hit, documents.get(hit.chunk.document_id), base, address) for hit in hits]
+    return [each for each in made if wanted.matches(each["metadata"])][: wanted.top_k]
+
+
+def record(hit: Hit, document: Document | None, base: KnowledgeBase, address: str) -> dict[str, Any]:
+    """One record. Its metadata is an object in any case: without one, Dify drops the passage."""
+    chunk = hit.chunk
+    metadata: dict[str, Any] = {
+        "document_id": chunk.document_id,
+        "document_name": chunk.document,
+        "chunk_id": chunk.id,
+        "position": chunk.position,
+        "page": chunk.page,
+        "heading": chunk.heading,
+        "url": f"{address}/v1/documents/{chunk.document_id}/chunks/{chunk.id}",
+        "knowledge_base": base.name,
+    }
+    if document is not None:
+        metadata |= {
+            "source": document.source or document.name,
+            "media_type": document.media_type,
+            "size": document.size,
+            "upload_date": iso(document.created),
+            "last_update_date": iso(document.updated),
+        }
+    return {
+        "content": chunk.text,
+        "score": round(hit.score, 6),
+        "title": title(chunk.document, chunk.page),
+        "metadata": metadata,
+    }
