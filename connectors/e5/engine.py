@@ -21,7 +21,7 @@ from connectors.e5.weights import Floats, WordTable
 
 HIDDEN = 384
 #: tokens of a batch, padding included: what stays in a core's caches
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 #: the most a text may be shorter than the longest of its batch, as a share of that
 MAX_PADDING = 0.15
 QUANTISATION_GROUP = 64
