@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -14,9 +15,9 @@ from connectors.download import CHUNK, Progress, Report, check_space, download, 
 from connectors.gguf import Gguf, read, shard_paths
 from connectors.hubs import RemoteFile
 from connectors.seam import load
-from pipelines.errors import Conflict, NotFound, RagError, UnsupportedDocument
+from pipelines.errors import BadRequest, Conflict, NotFound, RagError, UnsupportedDocument
 from services.models import STAND_IN, ShelfModel, choose_first, describe, directory_of, load_model, write_whole
-from services.registry import find
+from services.registry import find, registered
 from services.settings import HubSettings
 
 
@@ -65,7 +66,7 @@ async def import_gguf(
     """Put a local GGUF file (with its other parts, if it is split) on the shelf; `link` leaves the bytes in place.
 
     `model_id` defaults to the name in the file. Raises NotFound, UnsupportedDocument, UnreadableDocument (damaged),
-    BadRequest (no usable name), Conflict (name taken), StorageFull.
+    BadRequest (no usable name, or that of another model), Conflict (name taken), StorageFull.
     """
     path = await asyncio.to_thread(path.resolve)
     header = await asyncio.to_thread(read, path)
@@ -75,7 +76,7 @@ async def import_gguf(
     if missing := [part.name for part in parts if not part.is_file()]:
         raise NotFound(f"{path} is split into {header.shards} files and these are missing beside it: {missing}")
     tag = model_id or re.sub(r"[^a-z0-9._-]+", "-", (header.name or path.stem).lower()).strip("-._")[:60]
-    directory = directory_of(data_dir, tag)
+    directory, known = directory_of(data_dir, tag), _known(tag, header)
     if tag == STAND_IN or (directory / "model.json").exists():
         raise Conflict(f"a model {tag} is on the shelf already: give another name with --as, or remove it first")
     directory.mkdir(parents=True, exist_ok=True)
@@ -88,11 +89,23 @@ async def import_gguf(
         shown = _together(report, tag, before, total)
         digests.append(await asyncio.to_thread(_take, part, None if link else directory / part.name, shown))
     names = tuple(str(part) if link else part.name for part in parts)
-    shelf = describe(
-        header, tag, name=header.name or path.stem, source=f"file:{path}", sha256=tuple(digests), files=names
-    )
+    known |= {"source": f"file:{path}", "sha256": tuple(digests), "files": names}
+    shelf = describe(header, tag, **({"name": header.name or path.stem} | known))
     write_whole(directory / "model.json", asdict(shelf))
     return choose_first(data_dir, shelf)
+
+
+def _known(tag: str, header: Gguf) -> dict[str, Any]:
+    """What the registry knows of an imported model that is given a registered name."""
+    for model in registered():
+        if tag in {model.tag(quantization) for quantization in model.quantizations}:
+            if model.architecture != header.architecture:
+                raise BadRequest(
+                    f"{header.path} is a model of architecture {header.architecture}, and {tag} is {model.name} "
+                    f"({model.architecture}): give it another name with --as"
+                )
+            return {"name": model.name, "licence": model.licence, "profile": model.profile}
+    return {}
 
 
 async def _fetch(remote: RemoteFile, target: Path, client: httpx.AsyncClient, report: Report) -> str:

@@ -167,18 +167,7 @@ class _Kept:
     async def _run(self) -> tuple[int | None, str]:
         """Run the process once, until it ends or is hung. Returns its exit code (None if we ended it) and why."""
         self.log.tail.clear()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *self.child.command),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=None if self.child.environment is None else dict(self.child.environment),
-            start_new_session=True,
-        )
-        self._pid = process.pid
-        self.log.note(f"process {process.pid} started")
-        assert process.stdout is not None
-        logged = asyncio.create_task(self.log.take(process.stdout))
+        process, output, logged = await self._spawn()
         health, exited = asyncio.create_task(self._watch()), asyncio.create_task(process.wait())
         try:
             await asyncio.wait({health, exited}, return_when=asyncio.FIRST_COMPLETED)
@@ -192,7 +181,34 @@ class _Kept:
             await _end(process, exited, self.child.stop_timeout)
             await asyncio.wait({logged}, timeout=1.0)  # a grandchild that left the group may hold the pipe
             logged.cancel()
+            output.close()
             self._pid = None
+
+    async def _spawn(self) -> tuple[asyncio.subprocess.Process, asyncio.ReadTransport, "asyncio.Task[None]"]:
+        """Start the process; what it writes goes to the log."""
+        # A pipe of our own: with asyncio's, `wait` also waits for every grandchild that holds it (gh-119710).
+        ours, theirs = os.pipe()
+        stream = asyncio.StreamReader()
+        output, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(ours, "rb", buffering=0)
+        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", LAUNCH, str(os.getpid()), *self.child.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=asyncio.subprocess.STDOUT,
+                env=None if self.child.environment is None else dict(self.child.environment),
+                start_new_session=True,
+            )
+        except BaseException:
+            output.close()
+            raise
+        finally:
+            os.close(theirs)
+        self._pid = process.pid
+        self.log.note(f"process {process.pid} started")
+        return process, output, asyncio.create_task(self.log.take(stream))
 
     async def _watch(self) -> str:
         """Follow the health of the process; returns when it must be restarted, and why."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import main
+from services.models import chosen
 from tests.contract.hub_server import REPOSITORY, Hub, serve
 from tests.unit.test_models import make_gguf
 
@@ -78,3 +79,18 @@ def test_an_unfinished_pull_goes_on_and_can_be_removed(deepwell: Command, hub: H
     assert "removed deepseek-r1:1.5b" in out
     code, out, _ = deepwell(tmp_path, "pull", "deepseek-r1:1.5b", "--mirror", hub.url)
     assert (code, "checksum as the hub states it" in out, "answers from now on" in out) == (0, True, True)
+
+
+def test_a_split_model_is_pulled_whole(deepwell: Command, hub: Hub, tmp_path: Path) -> None:
+    name = "DeepSeek-R1-Distill-Llama-70B-Q8_0"
+    for n in (1, 2):
+        part = make_gguf(tmp_path / "part.gguf", split__count=2, split__no=n - 1)
+        hub.state.files[f"{name}/{name}-0000{n}-of-00002.gguf"] = part.read_bytes()
+    code, out, err = deepwell(tmp_path, "pull", "deepseek-r1:70b-q8_0", "--mirror", hub.url, "--json")
+    assert code == 0, err
+    assert json.loads(out)["model"]["verified"] is True
+    first = chosen(tmp_path).path
+    assert sorted(path.name for path in first.parent.glob("*.gguf")) == [
+        f"{name}-0000{n}-of-00002.gguf" for n in (1, 2)
+    ]
+    assert first.name.endswith("00001-of-00002.gguf")

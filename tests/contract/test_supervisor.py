@@ -123,6 +123,17 @@ async def test_a_deaf_child_and_what_it_started_are_killed(tmp_path: Path) -> No
     await until(lambda: not alive(grandchild))
 
 
+async def test_a_child_that_crashes_leaves_nothing_behind(children: Children) -> None:
+    code = (
+        "import subprocess,sys\np = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print('grandchild', p.pid)\nsys.exit(78)"
+    )
+    await children.start(python("crash", code))
+    await until(lambda: children.states()[0].state == "failed")
+    grandchild = int(children.states()[0].log[0].split()[1])
+    await until(lambda: not alive(grandchild))
+
+
 async def test_a_child_that_never_gets_ready_is_restarted(children: Children) -> None:
     async def never() -> bool:
         return False
@@ -175,9 +186,10 @@ async def ready(): return True
 async def main():
     children = Children(Path({str(tmp_path)!r}))
     for name in "ab":
-        code = "import signal,time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+        code = "import signal,time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
         await children.start(Child(name=name, command=(sys.executable, "-c", code), ready=ready))
-        await children.ready(name)
+    while not all("up" in state.log for state in children.states()):
+        await asyncio.sleep(0.02)
     print(*(state.pid for state in children.states()), flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())

@@ -169,6 +169,15 @@ async def test_a_split_model_is_imported_whole(tmp_path: Path) -> None:
     assert models.chosen(tmp_path / "data").path.with_name(model.files[1]).exists()
 
 
+async def test_a_registered_name_brings_its_profile(tmp_path: Path) -> None:
+    source = make_gguf(tmp_path / "carried.gguf")
+    model = await import_gguf(tmp_path, source, "deepseek-r1:7b")
+    assert (model.profile, model.name) == ("r1-distill", "DeepSeek-R1-Distill-Qwen-7B")
+    assert models.chosen(tmp_path).profile_name == "r1-distill"
+    with pytest.raises(BadRequest, match="architecture qwen2"):
+        await import_gguf(tmp_path, source, "deepseek-r1:8b")
+
+
 async def test_what_cannot_be_imported(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedDocument, match="base model"):
         await import_gguf(tmp_path, make_gguf(tmp_path / "base.gguf", drop="tokenizer.chat_template"))
