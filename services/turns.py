@@ -32,6 +32,10 @@ class Turns:
             if waiting == 0:
                 del self._documents[document_id]
 
+    def busy(self, document_id: str) -> bool:
+        """Whether a job works on this document or waits for it."""
+        return document_id in self._documents
+
     @asynccontextmanager
     async def work(self, suspect: bool) -> AsyncIterator[None]:
         """Wait for a turn: with others, or for a suspect alone; suspects go first."""

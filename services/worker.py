@@ -111,6 +111,7 @@ async def _tidy(settings: Settings, store: Store, jobs: Jobs, workflows: Workflo
                 hourly = time.monotonic() + 3600
                 await store.purge.leftovers(settings.data_dir)
                 await jobs.prune()
+                await workflows.repair()
         except RagError as error:
             log.warning("tidying up is put off: %s", error)
 

@@ -19,6 +19,8 @@ from pipelines.errors import RagError
 from pipelines.ingest import IngestParts, Target, chunk_pages, embed_and_index, flush, remove
 from pipelines.types import Chunk, JobState
 from services.jobs import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
+from services.meter import Meter
+from services.repair import repair
 from services.settings import IngestSettings
 from services.store.database import database_errors
 from services.store.records import Document
@@ -104,7 +106,7 @@ class Workflows:
             await self._step("embed", self._embed, document_id, job_id)
             await self._step("index", self._index, document_id, job_id)
             await self._step("publish", self._publish, document_id, job_id)
-        await self._step("sweep", self.sweep, document_id)
+        await self._step("sweep", self._sweep, document_id)
         await self._clear(job_id)
         return "succeeded"
 
@@ -147,7 +149,7 @@ class Workflows:
         with database_errors():
             out.parent.mkdir(parents=True, exist_ok=True)
         loop = asyncio.get_running_loop()
-        meter = _Meter(lambda total: self._store.documents.update(document_id, job_id, pages_total=total))
+        meter = Meter(lambda total: self._store.documents.update(document_id, job_id, pages_total=total))
 
         def progress(_done: int, total: int | None) -> None:
             loop.call_soon_threadsafe(meter.note, total)
@@ -211,19 +213,32 @@ class Workflows:
             raise Superseded("a newer job, a cancel or a deletion took the document over")
         return document.chunks  # published just before a crash
 
-    async def sweep(self, document_id: str | None = None) -> int:
-        """Take what no version needs any more out of the indexes; of one document or of all. Gives how many."""
+    async def _sweep(self, document_id: str) -> int:
+        """Take what no version of a document needs any more out of the indexes. Gives how many."""
         swept = 0
-        for knowledge_base_id, ids in (await self._store.chunks.stale(document=document_id)).items():
+        for knowledge_base_id, ids in (await self._store.chunks.stale(document_id)).items():
             await remove(self._parts, knowledge_base_id, ids)
             await self._store.chunks.forget_stale(ids)
             swept += len(ids)
         return swept
 
+    async def sweep(self) -> None:
+        """Sweep what jobs left that ended before their last step; documents that a job works on are left to it."""
+        for document_id in await self._store.chunks.to_sweep():
+            if not self._turns.busy(document_id):
+                async with self._turns.document(document_id):
+                    await self._sweep(document_id)
+
+    async def repair(self) -> None:
+        """Compare both indexes with SQL and make them hold what it says; not while a document is embedded."""
+        for knowledge_base in await self._store.knowledge_bases.list():
+            async with self._embedding:
+                await repair(self._store, self._parts, knowledge_base, self._settings.batch)
+
     async def _run_deletion(self, document_id: str, job_id: str) -> dict[str, int]:
         async with self._turns.document(document_id):
             chunks = await self._step("retire", self._retire, document_id, job_id)
-            swept = await self._step("sweep", self.sweep, document_id)
+            swept = await self._step("sweep", self._sweep, document_id)
             rows, files = await self._step("purge", self._store.purge.document, document_id, job_id, self._blobs)
         return {"chunks": chunks, "vectors": swept, "words": swept, "documents": rows, "files": files}
 
@@ -253,27 +268,6 @@ class Workflows:
 
     def _pages(self, job_id: str) -> Path:
         return self._work / job_id / "pages.jsonl"
-
-
-class _Meter:
-    """Progress that a thread or a child process reports many times a second, written twice a second."""
-
-    def __init__(self, write: Callable[[int], Awaitable[bool]]) -> None:
-        self._write = write
-        self._next = 0.0
-        self._task: asyncio.Task[None] | None = None
-
-    def note(self, total: int | None) -> None:
-        if total is not None and time.monotonic() >= self._next and (self._task is None or self._task.done()):
-            self._next = time.monotonic() + 0.5
-            self._task = asyncio.create_task(self._save(total))
-
-    async def settle(self) -> None:
-        if self._task is not None:
-            await self._task
-
-    async def _save(self, total: int) -> None:
-        await self._write(total)
 
 
 def _function(run: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:

@@ -112,28 +112,32 @@ class Chunks:
         query = sa.select(chunks).where(chunks.c.document_id == document).order_by(chunks.c.position)
         return await self._read(document, query.limit(limit).offset(offset))
 
-    async def stale(self, knowledge_base_id: str | None = None, document: str | None = None) -> dict[str, list[str]]:
+    async def stale(self, document: str) -> dict[str, list[str]]:
         """Ids that are to leave the indexes, by knowledge base. What a version needs again is taken off the list."""
-        wanted = [] if knowledge_base_id is None else [stale_chunks.c.knowledge_base_id == knowledge_base_id]
-        if document is not None:
-            wanted.append(stale_chunks.c.document_id == document)
-        if await self._database.row(sa.select(stale_chunks.c.id).where(*wanted).limit(1)) is None:
+        of_document = stale_chunks.c.document_id == document
+        if await self._database.row(sa.select(stale_chunks.c.id).where(of_document).limit(1)) is None:
             return {}
+        needed = sa.select(chunks.c.id).where(chunks.c.document_id == document)
+        coming = sa.select(staged_chunks.c.id).where(staged_chunks.c.document_id == document)
         async with self._database.write() as connection:
-            await connection.execute(
-                stale_chunks.delete().where(
-                    *wanted,
-                    sa.or_(
-                        stale_chunks.c.id.in_(sa.select(chunks.c.id)),
-                        stale_chunks.c.id.in_(sa.select(staged_chunks.c.id)),
-                    ),
-                )
-            )
-            rows = await connection.execute(sa.select(stale_chunks).where(*wanted))
+            again = sa.or_(stale_chunks.c.id.in_(needed), stale_chunks.c.id.in_(coming))
+            await connection.execute(stale_chunks.delete().where(of_document, again))
             found: dict[str, list[str]] = {}
-            for row in rows:
+            for row in await connection.execute(sa.select(stale_chunks).where(of_document)):
                 found.setdefault(row.knowledge_base_id, []).append(row.id)
             return found
+
+    async def to_sweep(self) -> list[str]:
+        """Documents that have ids on the list."""
+        return [row[0] for row in await self._database.rows(sa.select(stale_chunks.c.document_id).distinct())]
+
+    async def known(self, knowledge_base_id: str) -> tuple[set[str], set[str]]:
+        """Ids that searches see, and ids that a job or the sweep is still busy with."""
+        found = []
+        for table in (chunks, staged_chunks, stale_chunks):
+            query = sa.select(table.c.id).where(table.c.knowledge_base_id == knowledge_base_id)
+            found.append({row[0] for row in await self._database.rows(query)})
+        return found[0], found[1] | found[2]
 
     async def forget_stale(self, ids: Collection[str]) -> None:
         """They have left the indexes."""

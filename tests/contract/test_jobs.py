@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,12 @@ from services.documents import add_document
 from services.jobs import Job, Jobs
 from services.lock import DirectoryLock
 from services.reconcile import reconcile
+from services.repair import repair
 from services.settings import Settings, load_settings
 from services.store.records import Document
 from services.store.store import Store
 from tests.contract import postgres
-from tests.contract.job_parts import FileIndex, FileWords, text_of, wait_for
+from tests.contract.job_parts import FileIndex, FileWords, parts, text_of, wait_for
 
 SMALL = {"ingest.chunk_tokens": 32, "ingest.chunk_overlap": 0, "ingest.batch": 8, "server.max_upload_mb": 1}
 
@@ -259,6 +260,23 @@ async def test_delete_leaves_nothing_anywhere(api: Api) -> None:
     job = await api.jobs.wait((await api.jobs.delete_knowledge_base(base)).id, 20)
     assert (job.state, job.receipt["documents"], job.receipt["files"]) == ("succeeded", 2, 2)
     assert await api.stored(base) == ([], [], [])
+
+
+async def test_indexes_that_lost_or_kept_something_are_put_right(api: Api) -> None:
+    base = await api.knowledge_base()
+    await api.done(await api.add(base, "a.txt", text_of(4, seed="repair")))
+    whole = await api.stored(base)
+    made = parts(api.settings.data_dir)
+    knowledge_base = await api.store.knowledge_bases.get(base)
+    assert await repair(api.store, made, knowledge_base, 4) == 0
+    ids = whole[0]
+    await made.index.delete(base, ids[:5])
+    await made.lexical.delete(base, ids[4:6])
+    stranger = (await api.store.passages.get([base], ids[:1]))[ids[0]]
+    await made.lexical.upsert([replace(stranger, id="nobody's")])
+    await made.lexical.flush()
+    assert await repair(api.store, made, knowledge_base, 4) == 7
+    assert await api.stored(base) == whole
 
 
 async def test_old_jobs_are_forgotten_and_new_ones_are_not(api: Api) -> None:

@@ -164,9 +164,11 @@ async def test_searches_see_one_whole_version(store: Store) -> None:
     seen = await store.passages.get([base.id], wanted)
     assert set(seen) == {wanted[0], wanted[2]}
     assert seen[wanted[2]] == passages(document, ["one", "three"])[1]
-    assert await store.chunks.stale() == {base.id: [old[1].id]}
+    assert await store.chunks.to_sweep() == [document.id]
+    assert await store.chunks.stale(document.id) == {base.id: [old[1].id]}
     await store.chunks.forget_stale([old[1].id])
-    assert await store.chunks.stale() == {}
+    assert await store.chunks.stale(document.id) == {}
+    assert await store.chunks.to_sweep() == []
 
 
 async def test_passages_are_those_of_the_knowledge_bases_asked(store: Store) -> None:
@@ -184,7 +186,7 @@ async def test_what_is_needed_again_is_not_swept(store: Store) -> None:
     await ingest(store, document, ["one", "two"])
     await ingest(store, await put(store, base.id, sha256="2" * 64), ["one"])
     await ingest(store, await put(store, base.id, sha256="3" * 64), ["two"])
-    assert await store.chunks.stale(document=document.id) == {base.id: [f"{document.id}-one"]}
+    assert await store.chunks.stale(document.id) == {base.id: [f"{document.id}-one"]}
 
 
 async def test_a_job_that_lost_its_document_changes_nothing(store: Store) -> None:
@@ -211,7 +213,7 @@ async def test_embedded_passages_of_an_unfinished_job_are_kept_or_swept(store: S
     await store.documents.begin(second.id, second.job_id)
     await store.chunks.stage(second.id, second.job_id, passages(second, ["two", "four"]))
     assert [chunk.text for chunk in await store.chunks.to_embed(second.id, 10)] == ["four"]
-    assert await store.chunks.stale() == {base.id: [f"{first.id}-one"]}
+    assert await store.chunks.stale(first.id) == {base.id: [f"{first.id}-one"]}
 
 
 async def test_deletion_is_at_once_and_a_new_upload_brings_nothing_old_back(store: Store, tmp_path: Path) -> None:
