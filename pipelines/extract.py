@@ -4,7 +4,7 @@ Right in any language the embedding model knows, since nothing is generated.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ PASSAGES, CANDIDATES = 4, 24
 QUOTES_LIMIT = 3
 #: how far below the best sentence another quote may lie (similarity + half the shared terms)
 MARGIN = 0.06
+#: characters a quote is filled up to with the sentences after the best one: tables of PDF files fall into short lines
+QUOTE_FILL = 240
 #: characters a sentence needs to say something by itself
 SHORT = 12
 
@@ -53,9 +55,18 @@ async def best_quotes(embeddings: TextEmbeddings, question: str, hits: Sequence[
     for quote in scored:
         if quote.score < scored[0].score - MARGIN or len(best) == QUOTES_LIMIT:
             break
-        if all(quote.sentence != other.sentence for other in best):
-            best.append(quote)
+        if not any(quote.sentence in other.sentence for other in best):
+            best.append(replace(quote, sentence=around(hits[quote.n - 1].chunk.text, quote.sentence)))
     return best
+
+
+def around(passage: str, sentence: str) -> str:
+    """The sentence and what follows it in the passage, up to QUOTE_FILL characters."""
+    every = sentences(passage)
+    if len(sentence) >= QUOTE_FILL or sentence not in every:
+        return sentence
+    rest = every[every.index(sentence) :]
+    return shorten("".join(part if part[-1] in "。！？" else part + " " for part in rest).rstrip(), QUOTE_FILL)
 
 
 def _candidates(question: str, hits: Sequence[Hit]) -> list[Quote]:

@@ -11,7 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+
+from tests.e2e.upstream import MODEL, Upstream
 
 BIN = Path(sys.executable).with_name("deepwell")
 ROOT = Path(__file__).parents[2]
@@ -62,7 +65,7 @@ def cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
     )
 
 
-def start(data_dir: Path, *arguments: str) -> Running:
+def start(data_dir: Path, *arguments: str, env: dict[str, str] | None = None) -> Running:
     """`deepwell up` on a free port, waited for until it is ready."""
     log = (data_dir.parent / f"{data_dir.name}.log").open("w")
     process = subprocess.Popen(
@@ -70,6 +73,7 @@ def start(data_dir: Path, *arguments: str) -> Running:
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
+        env={**os.environ, **(env or {})},
     )
     deadline = time.monotonic() + 120
     while not (data_dir / "server.json").exists():
@@ -96,3 +100,59 @@ def deepwell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     yield running
     if running.process.poll() is None:
         stop(running)
+
+
+@dataclass
+class Clients:
+    """The platform that clients' own libraries are tried on: a thinking model, two knowledge bases, a key a role."""
+
+    running: Running
+    #: secret by role, see ROLES
+    keys: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self.running.url
+
+    @property
+    def key(self) -> str:
+        """The operator's key."""
+        return self.running.key
+
+
+ROLES: dict[str, dict[str, Any]] = {
+    "chat": {"scopes": ["chat"]},
+    "retrieve": {"scopes": ["retrieve"]},
+    "ingest": {"scopes": ["ingest"]},
+    "admin": {"scopes": ["admin"]},
+    "bound": {"scopes": ["chat", "retrieve", "ingest"], "knowledge_bases": ["other"]},
+    "slow": {"scopes": ["chat"], "concurrent_answers": 1},
+    "few": {"scopes": ["chat"], "requests_per_minute": 2},
+    "ollama": {"scopes": ["chat", "retrieve"], "secret": "ollama"},
+}
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
+    """One platform for every test of clients."""
+    upstream = Upstream()
+    upstream.start()
+    folder = tmp_path_factory.mktemp("clients")
+    chat = {"SERVER": "openai", "URL": upstream.url, "MODEL": MODEL}
+    running = start(folder / "data", env={f"DEEPWELL_CHAT__{name}": value for name, value in chat.items()})
+    try:
+        (folder / "handbook.md").write_text("# Leave\n\nFull-time staff have twenty-five days of annual leave.\n")
+        (folder / "secret.md").write_text("# Secret\n\nThe password of the vault is marzipan.\n")
+        running.cli("add", str(folder / "handbook.md"), "--kb", "handbook")
+        running.cli("add", str(folder / "secret.md"), "--kb", "other")
+        keys = {}
+        with httpx.Client(base_url=running.url, headers={"Authorization": f"Bearer {running.key}"}) as http:
+            for role, body in ROLES.items():
+                made = http.post("/v1/keys", json={"name": role, **body})
+                assert made.status_code == 201, made.text
+                keys[role] = made.json()["key"]
+        yield Clients(running, keys)
+    finally:
+        stop(running)
+        upstream.stop()

@@ -114,10 +114,11 @@ async def test_the_stand_in_quotes_and_never_speaks(question: str, language: Any
     found = await ask(await small_rag(chat, COFFEE, LEAVE, YUUKYUU, NIANJIA), question, profile=STAND_IN)
     assert chat.asked == []
     assert found.text.startswith(phrases.QUOTES[language])
-    assert f"\n\n> {quote} [" in found.text
+    assert f"\n\n> {quote}" in found.text
     assert found.text.endswith(phrases.STAND_IN[language])
     assert f"`{phrases.PULL}`" in found.text
-    assert (quote, n_page) in [(citation.quote, citation.page) for citation in found.finish.citations]
+    cited = found.finish.citations
+    assert any(citation.quote.startswith(quote) and citation.page == n_page for citation in cited)
     for citation in found.finish.citations:
         assert found.sources[citation.n - 1].chunk.id == citation.chunk_id
 
