@@ -15,7 +15,7 @@ PROSE, HEADING, TABLE, CODE = range(4)
 # How good it is to end a passage after a unit.
 STICKS, ANYWHERE, LINE, SENTENCE, PARAGRAPH, SECTION = range(-1, 5)
 
-_HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*?)[ \t#]*$")
+_HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
 _EMPHASIS = re.compile(r"\*\*|`")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _RULE = re.compile(r"[ \t]*\|?[ \t:]*-[-| \t:]*$")
@@ -232,7 +232,7 @@ class _Scan:
         found = _HEADING.match(line)
         if not found:
             return
-        level, title = len(found.group(1)), _EMPHASIS.sub("", found.group(2))[:_TITLE]
+        level, title = len(found.group(1)), _EMPHASIS.sub("", found.group(2)[: 2 * _TITLE].rstrip(" \t#"))[:_TITLE]
         while self.stack and self.stack[-1][0] >= level:
             self.stack.pop()
         self.stack.append((level, title))

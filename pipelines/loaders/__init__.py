@@ -4,6 +4,7 @@ A loader file offers `SUFFIXES`, `MEDIA_TYPES`, `recognises(sample)` and `load(p
 nothing here names one. Libraries are imported inside `load`, so that finding a loader stays fast.
 """
 
+import errno
 import pkgutil
 import struct
 import zipfile
@@ -30,6 +31,10 @@ MAX_RATIO = 200
 # What foreign parsers raise on damaged files. Anything else is a defect and is shown as one.
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, EOFError, RuntimeError, ArithmeticError, SyntaxError,
            AssertionError, zipfile.BadZipFile, zlib.error, struct.error)  # fmt: skip
+# Errors of the system. Others come of a damaged file too: a seek to a negative place, a parser's own IOError.
+_NOT_THE_FILE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOENT}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +107,8 @@ def load(path: Path, name: str = "") -> Iterator[Page]:
     except MemoryError:
         raise UnreadableDocument(f"{name} needs more memory than a parser may use: split it") from None
     except (*_DAMAGE, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise  # the disk's fault, not the file's; without a number it is a parser's own word
+        if isinstance(error, OSError) and error.errno in _NOT_THE_FILE:
+            raise
         reason = str(error).split("\n", 1)[0][:200] or type(error).__name__
         raise UnreadableDocument(f"{name} is damaged ({reason}): open it in its program and save it again") from error
     if empty:

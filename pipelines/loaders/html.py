@@ -13,7 +13,9 @@ from pipelines.types import Page
 SUFFIXES = frozenset({".html", ".htm", ".xhtml"})
 MEDIA_TYPES = frozenset({"text/html", "application/xhtml+xml"})
 
-_START = re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype html|html[\s>])", re.IGNORECASE | re.DOTALL)
+_START = re.compile(
+    rb"\s*(?:<\?xml[^>]*>\s*|<!--(?:(?!-->).)*-->\s*)*<(?:!doctype html|html[\s>])", re.IGNORECASE | re.DOTALL
+)
 
 
 def _tags(names: str) -> frozenset[str]:

@@ -15,7 +15,6 @@ MEDIA_TYPES = frozenset({"text/markdown", "text/x-markdown"})
 _FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)\n---[ \t]*(?:\n|\Z)", re.DOTALL)
 _FIELD = re.compile(r"^([A-Za-z][\w-]*):[ \t]*(.*)$", re.MULTILINE)
 _H1 = re.compile(r"^# \S", re.MULTILINE)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 #: fields a reader would search for; the rest (layout, draft, emoji …) is for the site generator
 _KEPT = ("description", "summary", "subtitle", "author", "authors", "date", "tags", "topics", "keywords", "categories")
 
@@ -39,9 +38,17 @@ def _front_matter(text: str) -> tuple[dict[str, str], str]:
     """Simple fields of the front matter (nested ones are left out) and the text below it."""
     found = _FRONT_MATTER.match(text)
     if not found or not _FIELD.search(found.group(1)):
-        return {}, _COMMENT.sub("", text)
+        return {}, _without_comments(text)
     fields = {name.lower(): _value(value) for name, value in _FIELD.findall(found.group(1))}
-    return fields, _COMMENT.sub("", text[found.end() :])
+    return fields, _without_comments(text[found.end() :])
+
+
+def _without_comments(text: str) -> str:
+    parts, place = [], 0
+    while (begin := text.find("<!--", place)) >= 0 and (end := text.find("-->", begin)) >= 0:
+        parts.append(text[place:begin])
+        place = end + 3
+    return "".join((*parts, text[place:]))
 
 
 def _value(value: str) -> str:

@@ -21,7 +21,7 @@ _LOOKALIKES = re.compile("[\u2f00-\u2fd5\ufb00-\ufb06]")
 _BULLETS = str.maketrans({"\uf0b7": "•", "\uf0a7": "▪", "\uf0a8": "□", "\uf0fc": "✓", "\uf0d8": "➢", "\x84": "•"})
 _BULLET = re.compile("[\uf0a7-\uf0fc\x84]")
 # pdfium joins a word that was hyphenated at a line end and puts U+FFFE in the place of the hyphen.
-_HYPHEN = re.compile("(\\w*)\ufffe(\\w*)")
+_HYPHEN = re.compile("(\\w{0,40})\ufffe(\\w{0,40})")
 _HYPHENATED = 0.04
 _WIDE = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，]")
 _WRAP = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，] *\r?\n[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff]")

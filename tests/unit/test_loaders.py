@@ -1,6 +1,7 @@
 """Each loader on a file made by the library of its format."""
 
 import datetime
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from pptx.util import Inches
 from pipelines import loaders
 from pipelines.errors import NotFound, UnreadableDocument, UnsupportedDocument
 from pipelines.loaders import as_documents, count_pages, find, load
+from pipelines.splitters import split
 from pipelines.types import Page
 from tests.pdfs import pdf
 
@@ -255,3 +257,32 @@ def test_langchain_documents_carry_page_title_and_source(write: Write) -> None:
     [first, second] = as_documents(write("a.pdf", pdf("One", "Two")), "guides/a.pdf")
     assert (first.page_content, first.metadata) == ("One", {"source": "guides/a.pdf", "page": 1})
     assert second.metadata["page"] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# " + "#" * 200_000 + "x",
+        " " * 200_000 + "x",
+        "<!--" * 50_000,
+        "<!-- -->" * 500 + "<p",
+        "```\n" * 50_001,
+        "|" * 100_000 + "\n|" + "-" * 100_000 + "x",
+        "a." * 100_000,
+        "\n" * 300_000 + "x",
+        "- " * 100_000,
+        "\ufffex" * 50_000,
+    ],
+)
+def test_no_text_takes_more_than_linear_time(write: Write, text: str) -> None:
+    """Patterns that make careless regular expressions go on for hours."""
+    begin = time.process_time()
+    for name in ("a.md", "a.html", "a.csv"):
+        try:
+            pages = list(load(write(name, text)))
+        except UnreadableDocument:
+            continue
+        split(pages, document_id="d", knowledge_base_id="k", document=name, count_tokens=lambda texts: [
+            len(text) // 4 + 1 for text in texts
+        ])  # fmt: skip
+    assert time.process_time() - begin < 5
