@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,11 +35,9 @@ class DirectoryLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # not inherited by children (PEP 446): a surviving child must not keep a dead parent's lock
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _take(file):
             os.close(file)
-            raise Conflict(self._explain()) from None
+            raise Conflict(self._explain())
         self._file = file
         self.note(port=0)
 
@@ -72,6 +71,17 @@ class DirectoryLock:
 
     def __exit__(self, *_exception: object) -> None:
         self.release()
+
+
+def _take(file: int) -> bool:
+    for wait in (0.02, 0.05, 0.0):  # `holder` in another process has it for a moment
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(wait)
+        else:
+            return True
+    return False
 
 
 def holder(data_dir: Path, name: str = "lock") -> Holder | None:

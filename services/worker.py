@@ -73,8 +73,10 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
                 with contextlib.suppress(RagError):  # tidied in the background; what cannot be now is later
                     await reconcile(store, jobs, grace=0)
                 tidying = asyncio.create_task(_tidy(settings, store, jobs, workflows))
+                tidying.add_done_callback(_tell)
                 yield workflows
                 tidying.cancel()
+                await asyncio.gather(tidying, return_exceptions=True)
                 await store.documents.pause_attempts()
             finally:
                 await jobs.close()
@@ -114,6 +116,11 @@ async def _tidy(settings: Settings, store: Store, jobs: Jobs, workflows: Workflo
                 await workflows.repair()
         except RagError as error:
             log.warning("tidying up is put off: %s", error)
+
+
+def _tell(tidying: asyncio.Task[None]) -> None:
+    if not tidying.cancelled() and (error := tidying.exception()):
+        log.error("tidying up has stopped on an error nobody expected", exc_info=error)
 
 
 async def _end() -> None:
