@@ -366,6 +366,7 @@ async def test_kill_9_on_postgresql(tmp_path: Path, postgresql: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
 async def test_kill_9_at_every_step(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> None:
     more = {}
@@ -376,19 +377,20 @@ async def test_kill_9_at_every_step(tmp_path: Path, database: str, request: pyte
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_kill_9_at_any_moment(tmp_path: Path) -> None:
-    """Twenty kills while one document is worked on, wherever they fall."""
+    """Twelve kills while one document is worked on, wherever they fall."""
     settings = settings_for(tmp_path)
-    worker, text = Worker(settings, delay=0.05), text_of(300, seed="any")
+    worker, text = Worker(settings, delay=0.05), text_of(200, seed="any")
     async with api_for(settings) as api:
         document = await api.add(await api.knowledge_base(), "a.txt", text)
-        for number in range(20):
+        for number in range(12):
             worker.wait_ready()
-            await asyncio.sleep(0.3 + 0.07 * number)
+            await asyncio.sleep(0.2 + 0.09 * number)
             worker.kill()
             worker.start()
         try:
-            await check_same(api, document, text, 20)
+            await check_same(api, document, text, 12)
         finally:
             worker.kill()
 
