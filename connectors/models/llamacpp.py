@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -113,6 +114,7 @@ def _serve(xllamacpp: Any, parameters: Any, model: Gguf) -> int:
     try:
         server = xllamacpp.Server(parameters)
     except (RuntimeError, MemoryError) as error:
+        time.sleep(0.3)  # llama.cpp's own lines come from another thread; ours is to be the last one
         return _fail(
             EX_CONFIG,
             f"llama.cpp cannot load {model.path} (architecture {model.architecture}, {model.quantization}): {error} "

@@ -117,8 +117,8 @@ async def test_a_header_that_llama_cpp_does_not_know(tmp_path: Path, model: Path
     path.write_bytes(data.replace(b"llama", b"allam"))
     assert gguf.read(path).architecture == "allam"
     code, err = await run(command(path, free_port))
-    assert code == 78
-    assert "cannot load" in err.splitlines()[-1]
+    assert code == 78, err
+    assert "cannot load" in err.splitlines()[-1], err
 
 
 async def test_a_context_beyond_the_memory_says_what_would_fit(model: Path, free_port: int) -> None:
