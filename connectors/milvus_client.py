@@ -191,9 +191,11 @@ def slug(text: str) -> str:
 
 
 def all_ids(client: Any, name: str) -> list[str]:
-    """Every primary key of the collection, read page by page."""
+    """Every primary key of the collection, the newest included, read page by page."""
     found: list[str] = []
-    pages = client.query_iterator(name, batch_size=10_000, output_fields=["id"], timeout=LONG)
+    pages = client.query_iterator(
+        name, batch_size=10_000, output_fields=["id"], consistency_level="Strong", timeout=LONG
+    )
     try:
         while page := pages.next():
             found.extend(row["id"] for row in page)

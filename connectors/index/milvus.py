@@ -10,6 +10,7 @@ import heapq
 import json
 import re
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -46,6 +47,8 @@ KINDS: dict[str, dict[str, Any]] = {
 #: what makes vectors comparable; named one by one, so that a new field of the record does not orphan collections
 _COMPARED = ("model", "revision", "dimension", "query_prefix", "passage_prefix", "normalised")
 _BATCH = 1000
+#: seconds after a write within which a server's Bounded reads may miss it (5 by default)
+STALE = 10.0
 
 
 class _Dropped(Exception):
@@ -70,6 +73,7 @@ class MilvusIndex:
         self._milvus = MilvusConnection(url, token, database)
         self._names: dict[str, str] = {}
         self._known_in = 0
+        self._written: dict[str, float] = {}
         self._writing: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
     async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
@@ -146,6 +150,7 @@ class MilvusIndex:
             for _ in range(3):
                 try:
                     call()
+                    self._written[knowledge_base_id] = time.monotonic()
                     return
                 except MilvusException as error:
                     if is_missing(error):
@@ -181,7 +186,9 @@ class MilvusIndex:
                 return []
             self._check(client, name, self._identity, knowledge_base_id)
             options = {"limit": limit, "output_fields": ["id"], "search_params": params, "timeout": TIMEOUT}
-            call = partial(client.search, name, data=[vector], consistency_level="Bounded", **options)
+            call = partial(
+                client.search, name, data=[vector], consistency_level=self._consistency(knowledge_base_id), **options
+            )
             if (found := loaded(client, name, call, absent=None)) is None:
                 raise _Dropped
             return [Scored(id=hit["id"], score=float(hit["distance"])) for hit in found[0]]
@@ -197,6 +204,11 @@ class MilvusIndex:
                 return []
 
         return await self._milvus.run(twice)
+
+    def _consistency(self, knowledge_base_id: str) -> str:
+        """Bounded (2-4 ms on a server, where Strong takes 200), but a process sees its own writes at once."""
+        recent = time.monotonic() - self._written.get(knowledge_base_id, -STALE) < STALE
+        return "Strong" if recent else "Bounded"
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
         """Remove chunks by id."""

@@ -1,6 +1,7 @@
 """One suite over every vector index: Milvus Lite as a real process, and its twin in memory."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import time
@@ -18,6 +19,8 @@ from pipelines.types import Chunk, EmbeddingIdentity
 from tests.contract.lite import Lite, running
 
 IDENTITY = EmbeddingIdentity(model="test/model", revision="1", dimension=8)
+#: a Milvus server to run the suite against as well; its collections kb_kb1_… are dropped
+SERVER = os.environ.get("DEEPWELL_TEST_MILVUS_URL", "")
 OTHER = replace(IDENTITY, revision="2")
 
 
@@ -27,10 +30,17 @@ def lite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lite]:
         yield server
 
 
-@pytest.fixture(params=["milvus", "memory"])
+@pytest.fixture(params=["milvus", "memory", "server"])
 async def index(request: pytest.FixtureRequest) -> AsyncIterator[VectorIndex]:
-    milvus = request.param == "milvus"
-    made: VectorIndex = MilvusIndex(request.getfixturevalue("lite").url) if milvus else MemoryVectorIndex()
+    made: VectorIndex
+    if request.param == "memory":
+        made = MemoryVectorIndex()
+    elif request.param == "milvus":
+        made = MilvusIndex(request.getfixturevalue("lite").url)
+    elif SERVER:
+        made = MilvusIndex(SERVER, token=os.environ.get("DEEPWELL_TEST_MILVUS_TOKEN", ""))
+    else:
+        pytest.skip("DEEPWELL_TEST_MILVUS_URL names no Milvus server")
     for knowledge_base in ("kb1", "kb2", "kb-1", "kb_1"):
         await made.drop(knowledge_base)
     yield made
