@@ -41,6 +41,10 @@ class TextEmbeddings(Embeddings, abc.ABC):
     async def embed_question(self, text: str) -> Vectors:
         """Vector of a question, shape (dimension,), float32. Prefix is added here. Raises ModelUnavailable."""
 
+    async def prepare(self) -> None:
+        """Load the model, so that the first question does not wait for it. Raises ModelUnavailable."""
+        return
+
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """LangChain's form of embed_passages."""
         return (await self.embed_passages(texts)).tolist()  # type: ignore[no-any-return]

@@ -50,11 +50,13 @@ def split(
     chunks: list[Chunk] = []
     seen: dict[str, int] = {}
     for piece in cutter.pieces():
-        first = pages[bisect_right(starts, piece.start) - 1]
-        last = pages[bisect_right(starts, piece.end - 1) - 1]
+        first, last = bisect_right(starts, piece.start) - 1, bisect_right(starts, piece.end - 1) - 1
+        # where a reader should look: the page that holds most of the passage
+        bounds = [piece.start, *starts[first + 1 : last + 1], piece.end]
+        main = first + max(range(last - first + 1), key=lambda i: bounds[i + 1] - bounds[i])
         chunk = Chunk(
             id="", document_id=document_id, knowledge_base_id=knowledge_base_id, document=document, text=piece.text,
-            position=len(chunks), page=first.number, page_end=last.number, heading=piece.heading,
+            position=len(chunks), page=pages[main].number, page_end=pages[last].number, heading=piece.heading,
             start=piece.start, end=piece.end,
         )  # fmt: skip
         embedded = passage_text(chunk)

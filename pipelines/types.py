@@ -55,7 +55,7 @@ class Chunk:
     text: str
     #: 0-based order in the document
     position: int
-    #: page on which the passage begins, None where the format has no pages
+    #: page that holds most of the passage, None where the format has no pages
     page: int | None = None
     #: page on which it ends
     page_end: int | None = None

@@ -73,6 +73,7 @@ def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[Vecto
 async def build_ingest(settings: Settings) -> IngestParts:
     """What the worker needs."""
     embeddings = build_embeddings(settings)
+    await embeddings.prepare()
     index, lexical = build_indexes(settings, embeddings)
     return IngestParts(embeddings=embeddings, index=index, lexical=lexical)
 
@@ -124,11 +125,11 @@ def public_id(model: str) -> str:
 class Deepwell:
     """The parts of the HTTP service."""
 
-    def __init__(self, settings: Settings, store: Store, jobs: Jobs) -> None:
+    def __init__(self, settings: Settings, store: Store, jobs: Jobs, embeddings: TextEmbeddings) -> None:
         self.settings = settings
         self.store = store
         self.jobs = jobs
-        self.embeddings = build_embeddings(settings)
+        self.embeddings = embeddings
         self.batcher = EmbeddingBatcher(self.embeddings)
         #: for `/v1/rerank`; a served cross-encoder takes its place
         self.reranker: Reranker = EmbeddingReranker(self.batcher)
@@ -209,7 +210,9 @@ async def open_deepwell(settings: Settings) -> AsyncIterator[Deepwell]:
     async with await Store.open(settings.store_url()) as store:
         await ensure_key(settings.data_dir, store)
         jobs = await Jobs.open(settings, store)
-        deepwell = Deepwell(settings, store, jobs)
+        embeddings = build_embeddings(settings)
+        await embeddings.prepare()
+        deepwell = Deepwell(settings, store, jobs, embeddings)
         try:
             yield deepwell
         finally:

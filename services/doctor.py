@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from pipelines.errors import ModelUnavailable
 from services.settings import Settings, flatten
 
 GIB = 1 << 30
@@ -116,7 +117,10 @@ def stand_in(settings: Settings) -> Check:
         return Check("chat model", True, f"{settings.chat.server} at {settings.chat.url or 'its default'}")
     from services.models import chosen
 
-    model = chosen(settings.data_dir)
+    try:
+        model = chosen(settings.data_dir)
+    except ModelUnavailable as error:
+        return Check("chat model", False, str(error), "run `make setup`, or `deepwell models use NAME`")
     note = " (a stand-in: `deepwell models pull deepseek-r1:7b` brings a real one)" if model.stand_in else ""
     return Check("chat model", model.path.exists(), model.id + note, "run `make setup`, or `deepwell models use NAME`")
 

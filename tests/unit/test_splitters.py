@@ -202,3 +202,11 @@ def test_tokens_are_counted_in_few_calls() -> None:
     split([Page(text="\n\n".join(article(1)))], document_id="d", knowledge_base_id="k", document="n",
           count_tokens=counting, chunk_tokens=100, overlap=10)  # fmt: skip
     assert len(calls) == 1
+
+
+def test_the_page_of_a_passage_is_the_one_that_holds_most_of_it() -> None:
+    pages = [Page(text="A last line of the page.", number=1), Page(text="Then follows much more. " * 8, number=2)]
+    chunks = split(
+        pages, document_id="d", knowledge_base_id="k", document="x.pdf", count_tokens=count, chunk_tokens=300, overlap=0
+    )
+    assert [(chunk.page, chunk.page_end) for chunk in chunks] == [(2, 2)]
