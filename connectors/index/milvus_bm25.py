@@ -5,7 +5,7 @@ no such server can be installed from package registries; written against milvus.
 against Milvus Lite 3.2, which offers the same calls (too slow there for daily use: 110 ms a question at 30,000).
 
 Same semantics as `connectors.index.tantivy`, with two differences: idf is of one knowledge base (a collection each),
-and `coverage` is the plain share of the question's words, as the server does not tell how rare they are.
+and `coverage` counts words, as the server does not tell how rare they are.
 """
 
 import asyncio
@@ -22,6 +22,8 @@ from pipelines.splitters import passage_text
 from pipelines.types import Chunk, Scored
 
 _BATCH = 1000
+#: BM25 of a word that stands once in a passage of usual length is its ceiling divided by this: k1 + 1
+ONCE = 2.2
 _MOST_BYTES = 65_535
 
 
@@ -146,7 +148,7 @@ class MilvusLexicalIndex:
             Scored(
                 id=hit["id"],
                 score=abs(float(hit["distance"])),
-                coverage=min(1.0, sum(word in its for word in known) / most),
+                coverage=min(1.0, sum(word in its for word in known) / most / ONCE),
             )
             for hit, its in zip(hits, found, strict=True)
         ]
