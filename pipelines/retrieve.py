@@ -50,7 +50,7 @@ async def retrieve(
 
 def check_access(caller: Caller, knowledge_base_ids: Sequence[str]) -> None:
     """Raises Forbidden, NotFound or BadRequest unless the caller may search these knowledge bases."""
-    if not caller.scopes & {"retrieve", "chat"}:
+    if not caller.scopes & {"retrieve", "chat", "admin"}:
         raise Forbidden(f"the key {caller.name!r} may not search: it needs the scope retrieve or chat")
     if not knowledge_base_ids:
         raise BadRequest("no knowledge base was named: name at least one")
