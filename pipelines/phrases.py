@@ -29,6 +29,13 @@ STAND_IN: dict[Language, str] = {
     f"若要由 DeepSeek-R1 撰写回答，请运行：`{PULL}`",
 }
 
+#: the same where there is nothing to quote
+STAND_IN_ALONE: dict[Language, str] = {
+    "en": f"Only the packaged stand-in model (SmolLM2-135M, English only) is installed. To bring DeepSeek-R1: `{PULL}`",
+    "ja": f"現在は同梱の代役モデル（SmolLM2-135M、英語のみ）しか入っていません。DeepSeek-R1 を導入するには: `{PULL}`",
+    "zh": f"目前只安装了随附的替身模型（SmolLM2-135M，仅支持英语）。要安装 DeepSeek-R1，请运行：`{PULL}`",
+}
+
 #: the stand-in was asked something without a knowledge base
 STAND_IN_CHAT: dict[Language, str] = {
     "en": "Only the packaged stand-in model (SmolLM2-135M, English only) is installed, and it is too small to talk "

