@@ -42,7 +42,7 @@ e2e: dev
 	$(BIN)/python -m pytest -q tests/e2e -m "not slow"
 
 bench: dev ## figures as ratios to floors and peers
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ARGS)
 
 clean:
 	rm -rf $(VENV) deepwell-data

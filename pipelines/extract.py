@@ -19,7 +19,7 @@ PASSAGES, CANDIDATES = 4, 24
 #: quotes given at most
 QUOTES_LIMIT = 3
 #: how far below the best sentence another quote may lie (similarity + half the shared terms)
-MARGIN = 0.06
+MARGIN = 0.03
 #: characters a quote is filled up to with the sentences after the best one: tables of PDF files fall into short lines
 QUOTE_FILL = 240
 #: score below which the best sentence answers nothing, by a word in the embedding model's name: cosines of different
