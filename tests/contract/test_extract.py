@@ -20,6 +20,7 @@ from pipelines.retrieve import retrieve
 from pipelines.types import Chunk, Finish, Message, Text
 from tests.unit.small_rag import ASKER, DictPassages
 
+pytestmark = pytest.mark.slow  # embeds all samples; the same questions go through the whole product in tests/e2e
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "samples"
 QUESTIONS = [json.loads(line) for line in (ROOT / "tests/e2e/questions.jsonl").read_text(encoding="utf-8").splitlines()]
