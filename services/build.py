@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,11 +50,19 @@ def build_embeddings(settings: Settings) -> TextEmbeddings:
         wanted.model,
         api_key=wanted.api_key.get_secret_value(),
         threads=wanted.threads,
-        cache_dir=settings.data_dir / "embedding",
+        cache_dir=embedding_cache(settings.data_dir),
         query_prefix=wanted.query_prefix,
         passage_prefix=wanted.passage_prefix,
     )
     return made
+
+
+def embedding_cache(data_dir: Path) -> Path:
+    """Where converted weights are kept: beside the installation, for all data directories; in this one if that is
+    read-only, as in a container.
+    """
+    installed = Path(sys.prefix)
+    return (installed / "share" / "deepwell" if os.access(installed, os.W_OK) else data_dir) / "embedding"
 
 
 def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
@@ -202,6 +211,11 @@ async def ensure_key(data_dir: Path, store: Store) -> None:
     with os.fdopen(made, "w") as file:
         file.write(secret + "\n")
     path.with_suffix(".new").rename(path)
+
+
+async def prepare(settings: Settings) -> None:
+    """Do what the first start would do: convert and check the embedded embedding model. Called by `make setup`."""
+    await build_embeddings(settings).prepare()
 
 
 @contextlib.asynccontextmanager

