@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipelines.types import Scored
 
 #: coverage from which on the lexical leg weighs as much as the dense one
-EQUAL_AT = 0.25
+EQUAL_AT = 1 / 3
 #: candidates from which on the weaker half shows what unrelated passages score
 ENOUGH = 10
 
@@ -33,7 +33,7 @@ class Fused:
 def fuse(dense: Sequence[Scored], lexical: Sequence[Scored]) -> list[Fused]:
     """Both lists as one, best first; each chunk once.
 
-    score = confidence * ((1 - w) * spread cosine + w * BM25 / best BM25), w = min(1, coverage / 0.25) / 2.
+    score = confidence * ((1 - w) * spread cosine + w * BM25 / best BM25), w = min(1, 3 * coverage) / 2.
     `confidence` is the same for all hits of a question: it does not change their order, and makes a threshold mean
     something. Questions about other matters get a median of 0.3 to 0.55, answerable ones 0.87 to 1.
     """

@@ -26,7 +26,7 @@ _RUN = re.compile(f"([{_CJK}]+)|([^\\W_{_CJK}]+)")
 #: name of these rules, kept with each index: change it with them
 SEGMENTATION = "1"
 #: share of a question in Chinese or Japanese that its names and numbers are, when the passages have no such script
-NAMES_ALONE = 0.45
+NAMES_ALONE = 0.5
 _ENGLISH = EnglishStemmer()
 _ONE_AT_A_TIME = threading.Lock()
 #: letters a word is cut at: longer "words" are base64, hashes and the like, found by their beginning
@@ -55,8 +55,8 @@ def reachable(known: Mapping[str, float], unknown: Sequence[str], rare: float) -
     """Weight that a passage with every word of the question would have: what coverage is a share of.
 
     `known` gives the idf of words that some passage has, `rare` that of a word that none has. A question in Chinese or
-    Japanese about passages in another script can share names and numbers with them at most. They then count as not
-    quite half of the question: enough to be listened to, not enough to be sure by them alone.
+    Japanese about passages in another script can share names and numbers with them at most. They then count as half
+    of the question: enough to be listened to, not enough to be sure by them alone.
     """
     total = sum(known.values()) + rare * len(unknown)
     pairs = sum(weight for word, weight in known.items() if _is_cjk(word))

@@ -27,7 +27,8 @@ from pipelines.types import Chunk, Scored
 
 SETS = Path(__file__).parents[3] / "shared" / "data" / "sets"
 CACHE = Path(".bench") / "vectors"
-#: the better leg of the reference figures minus 0.01, or their plain fusion where that is better
+#: the better leg of the reference figures minus 0.01, or their plain fusion where that is better; the target is this,
+#: and the better leg of the run itself minus 0.01
 BARS = {
     "xquad_en2zh": 0.839,
     "musique100": 0.675,
@@ -141,7 +142,7 @@ async def _run(names: Sequence[str]) -> dict[str, dict[str, float]]:
     table = {}
     for name in names:
         row = await measure(name, embedder)
-        row["target"] = BARS.get(name, max(row["dense"], row["words"]) - 0.01)
+        row["target"] = max(BARS.get(name, 0.0), max(row["dense"], row["words"]) - 0.01)
         verdict = "ok" if row["ours"] >= row["target"] - 0.0005 else "MISSED"
         print(
             f"{name:14s} " + " ".join(f"{row[k]:7.4f}" for k in ("dense", "words", "plain", "ours", "target")), verdict

@@ -101,7 +101,7 @@ def test_headings_are_kept_as_a_path_and_begin_chunks() -> None:
     chunks = cut_text(f"# Birds\n\n{body}\n\n## Ducks\n\n{body}\n\n# Fish\n\n{body}", size=60, overlap=0)
     assert [chunk.heading for chunk in chunks] == ["Birds", "Birds > Ducks", "Fish"]
     assert [chunk.text.split("\n")[0] for chunk in chunks] == ["# Birds", "## Ducks", "# Fish"]
-    assert passage_text(chunks[1]).startswith("Birds > Ducks\n\n## Ducks\n\nThe duck")
+    assert passage_text(chunks[1]).startswith("Birds > Ducks. ## Ducks\n\nThe duck")
 
 
 def test_small_sections_are_joined_under_what_they_share() -> None:
