@@ -16,6 +16,7 @@ from pipelines.types import Caller, Event
 from services.answering import answer_events, chunk_urls, resolve
 from services.api import xinference
 from services.api.deps import Parts
+from services.api.document import MODEL, STREAM, count, messages, takes, text
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.disconnect import until_gone
@@ -62,7 +63,14 @@ def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, 
     }
 
 
-@router.post("/v1/chat/completions", responses=responses(NotFound, TooLarge))
+@router.post(
+    "/v1/chat/completions",
+    responses=responses(NotFound, TooLarge),
+    openapi_extra=takes(
+        {"model": MODEL, "messages": messages()},
+        {"stream": STREAM, "max_tokens": count("Thinking included."), "reasoning_effort": text("none: no thinking")},
+    ),
+)
 async def create_chat_completion(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a conversation; with the id of a knowledge base's model, from its documents, with citations."""
     wanted = parse_chat(await read_body(request))

@@ -11,6 +11,7 @@ from pipelines.types import Message
 from services.answering import answer_events, resolve
 from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
 from services.api.deps import Parts
+from services.api.document import MODEL, STREAM, count, takes, texts
 from services.auth import Answerer
 from services.disconnect import until_gone
 from services.errors import responses
@@ -19,7 +20,11 @@ from services.waiting import json_answer
 router = APIRouter(tags=["chat"])
 
 
-@router.post("/v1/completions", responses=responses(NotFound, TooLarge))
+@router.post(
+    "/v1/completions",
+    responses=responses(NotFound, TooLarge),
+    openapi_extra=takes({"model": MODEL, "prompt": texts()}, {"stream": STREAM, "max_tokens": count()}),
+)
 async def create_completion(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a prompt, or several one after the other, each by itself. Thinking is left out: the form has no place."""
     wanted = parse_completion(await read_body(request))

@@ -15,6 +15,7 @@ from pipelines.retrieve import retrieve
 from pipelines.types import Caller, Hit
 from services.api.chat import read_body
 from services.api.deps import Parts, iso
+from services.api.document import some, takes, text
 from services.auth import Retriever
 from services.build import Deepwell
 from services.errors import foreign
@@ -31,7 +32,17 @@ WITH_CONDITION = 500
 Records = list[dict[str, Any]]
 
 
-@router.post("/dify/retrieval", responses=foreign({"error_code": 1002, "error_msg": "…"}, NotFound, TooLarge))
+@router.post(
+    "/dify/retrieval",
+    responses=foreign({"error_code": 1002, "error_msg": "…"}, NotFound, TooLarge),
+    openapi_extra=takes(
+        {"knowledge_id": text("Name or id of a knowledge base."), "query": text()},
+        {
+            "retrieval_setting": some("`top_k` (1 to 100) and `score_threshold` (0 to 1)."),
+            "metadata_condition": some("`logical_operator` and `conditions`: `name`, `comparison_operator`, `value`."),
+        },
+    ),
+)
 async def dify_retrieval(request: Request, caller: Retriever, deepwell: Parts) -> Response:
     """Passages for a question. `knowledge_id` is a knowledge base's name or id."""
     wanted = parse_retrieval(await read_body(request))

@@ -11,6 +11,7 @@ from pipelines.errors import NotFound, TooLarge
 from services import computing
 from services.api.chat import read_body
 from services.api.deps import Parts
+from services.api.document import EMBEDDER, count, takes, text, texts
 from services.auth import Computer
 from services.build import Deepwell
 from services.errors import responses
@@ -18,7 +19,19 @@ from services.errors import responses
 router = APIRouter(tags=["embeddings"])
 
 
-@router.post("/v1/embeddings", responses=responses(NotFound, TooLarge))
+@router.post(
+    "/v1/embeddings",
+    responses=responses(NotFound, TooLarge),
+    openapi_extra=takes(
+        {"input": texts("At most 2,048.")},
+        {
+            "model": EMBEDDER,
+            "encoding_format": text("float, or base64 of little-endian float32."),
+            "dimensions": count("The first so many numbers, at length 1 again."),
+            "input_type": text("query: embed as questions; else as passages."),
+        },
+    ),
+)
 async def create_embeddings(request: Request, caller: Computer, deepwell: Parts) -> Response:
     """Vectors of texts. Texts of requests that come at the same time are embedded together."""
     wanted = parse_embeddings(await read_body(request))

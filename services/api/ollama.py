@@ -15,6 +15,7 @@ from services import computing
 from services.answering import answer_events, resolve
 from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
 from services.api.deps import Parts
+from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.disconnect import until_gone
@@ -24,6 +25,12 @@ from services.waiting import json_answer
 router = APIRouter(tags=["ollama"])
 NDJSON = "application/x-ndjson"
 ERRORS = foreign({"error": "…"}, NotFound, TooLarge)
+NAME = text("A name of `GET /api/tags`; `:latest` may be left out.")
+OPTIONS = {
+    "stream": flag("False: one JSON object at the end."),
+    "think": flag("False: no thinking."),
+    "options": some("`num_predict`, `temperature`, `top_p`, `seed`, `stop`."),
+}
 #: seconds since 1970 at which a model was "modified": the choice of the model has no date that matters to a client
 MODIFIED = 1735689600.0
 
@@ -58,7 +65,7 @@ async def ollama_ps(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
     return {"models": [model.running() for model in await models(deepwell, caller)]}
 
 
-@router.post("/api/show", responses=ERRORS)
+@router.post("/api/show", responses=ERRORS, openapi_extra=takes({"model": NAME}))
 async def ollama_show(request: Request, caller: Chatter, deepwell: Parts) -> dict[str, Any]:
     """What one model is and can."""
     name = ollama.model_name(json_object(await read_body(request), "`model`"))
@@ -66,7 +73,7 @@ async def ollama_show(request: Request, caller: Chatter, deepwell: Parts) -> dic
     return model(deepwell, name).show()
 
 
-@router.post("/api/pull", responses=ERRORS)
+@router.post("/api/pull", responses=ERRORS, openapi_extra=takes({"model": NAME}, {"stream": STREAM}))
 async def ollama_pull(request: Request, caller: Chatter, deepwell: Parts) -> Response:
     """Success if the model is there. Nothing is downloaded: `deepwell models pull` does that."""
     data = json_object(await read_body(request), "`model`")
@@ -77,19 +84,23 @@ async def ollama_pull(request: Request, caller: Chatter, deepwell: Parts) -> Res
     return Response(lines, media_type=NDJSON)
 
 
-@router.post("/api/chat", responses=ERRORS)
+@router.post("/api/chat", responses=ERRORS, openapi_extra=takes({"model": NAME, "messages": messages()}, OPTIONS))
 async def ollama_chat(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a conversation, in lines of JSON unless `stream` is false."""
     return await respond(request, caller, deepwell, ollama.parse_chat(await read_body(request)))
 
 
-@router.post("/api/generate", responses=ERRORS)
+@router.post("/api/generate", responses=ERRORS, openapi_extra=takes({"model": NAME, "prompt": text()}, OPTIONS))
 async def ollama_generate(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a prompt, in lines of JSON unless `stream` is false."""
     return await respond(request, caller, deepwell, ollama.parse_generate(await read_body(request)))
 
 
-@router.post("/api/embed", responses=ERRORS)
+@router.post(
+    "/api/embed",
+    responses=ERRORS,
+    openapi_extra=takes({"model": EMBEDDER, "input": texts()}, {"dimensions": count()}),
+)
 async def ollama_embed(request: Request, caller: Computer, deepwell: Parts) -> Response:
     """Vectors of one text or several."""
     data = json_object(await read_body(request), "`model` and `input`")
@@ -108,7 +119,7 @@ async def ollama_embed(request: Request, caller: Computer, deepwell: Parts) -> R
     return Response(dumps(body), media_type="application/json")
 
 
-@router.post("/api/embeddings", responses=ERRORS)
+@router.post("/api/embeddings", responses=ERRORS, openapi_extra=takes({"model": EMBEDDER, "prompt": text()}))
 async def ollama_embeddings(request: Request, caller: Computer, deepwell: Parts) -> Response:
     """The vector of one text, in the older form."""
     data = json_object(await read_body(request), "`model` and `prompt`")

@@ -10,6 +10,7 @@ from pipelines.events import Lookahead
 from services.answering import answer_events, resolve
 from services.api.chat import PATIENCE, STREAM_HEADERS, noting_urls, read_body
 from services.api.deps import Parts
+from services.api.document import MODEL, STREAM, count, messages, some, takes, text
 from services.auth import Answerer
 from services.disconnect import until_gone
 from services.errors import responses
@@ -18,7 +19,14 @@ from services.waiting import json_answer
 router = APIRouter(tags=["chat"])
 
 
-@router.post("/v1/responses", responses=responses(NotFound, TooLarge))
+@router.post(
+    "/v1/responses",
+    responses=responses(NotFound, TooLarge),
+    openapi_extra=takes(
+        {"model": MODEL, "input": {"anyOf": [text(), messages()]}},
+        {"instructions": text(), "stream": STREAM, "max_output_tokens": count(), "reasoning": some("`effort`")},
+    ),
+)
 async def create_response(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a conversation in the shape of OpenAI's newer API. Nothing is stored."""
     wanted = parse_responses(await read_body(request))

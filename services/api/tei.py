@@ -16,6 +16,7 @@ from pipelines.errors import NotFound, TooLarge
 from services import computing
 from services.api.chat import read_body
 from services.api.deps import Parts
+from services.api.document import flag, takes, text, texts
 from services.auth import Computer
 from services.errors import foreign
 
@@ -59,7 +60,11 @@ async def tei_health(model: str, caller: Computer, deepwell: Parts) -> Response:
     return Response()
 
 
-@router.post("/rerank", responses=ERRORS)
+@router.post(
+    "/rerank",
+    responses=ERRORS,
+    openapi_extra=takes({"query": text(), "texts": texts()}, {"return_text": flag()}),
+)
 async def tei_rerank(model: str, request: Request, caller: Computer, deepwell: Parts) -> Response:
     """Score texts against a query."""
     computing.check_reranker(deepwell, model)
@@ -68,7 +73,7 @@ async def tei_rerank(model: str, request: Request, caller: Computer, deepwell: P
     return Response(dumps(tei_body(wanted, scores)), media_type="application/json")
 
 
-@router.post("/embed", responses=ERRORS)
+@router.post("/embed", responses=ERRORS, openapi_extra=takes({"inputs": texts()}))
 async def tei_embed(model: str, request: Request, caller: Computer, deepwell: Parts) -> Response:
     """Vectors of texts as a bare list."""
     computing.check_embedding(deepwell, model)
@@ -77,7 +82,7 @@ async def tei_embed(model: str, request: Request, caller: Computer, deepwell: Pa
     return Response(dumps(list(vectors)), media_type="application/json")
 
 
-@router.post("/v1/embeddings", responses=ERRORS)
+@router.post("/v1/embeddings", responses=ERRORS, openapi_extra=takes({"input": texts()}))
 async def tei_openai_embeddings(model: str, request: Request, caller: Computer, deepwell: Parts) -> Response:
     """Vectors of texts in OpenAI's shape; the model is that of the address, whatever the body says."""
     name = computing.check_embedding(deepwell, model)
