@@ -120,8 +120,26 @@ class Engine:
         for row, tokens in zip(padded, ids, strict=True):
             row[: len(tokens)] = tokens
         mask = (np.arange(width) < lengths[:, None]).astype(np.float32)
-        request.infer([self._words.rows(padded), mask])
+        infer(request, [self._words.rows(padded), mask])
         return np.array(request.get_output_tensor().data, np.float32)
+
+
+_binding = threading.Lock()
+_bound = threading.Event()
+
+
+def infer(request: Any, inputs: list[Floats]) -> None:
+    """Run a request; the first one of the process while no other runs.
+
+    OpenVINO's Python binding fills a C++ static at its first inference. Two threads there at once wait for ever: one
+    holds the static's guard and waits for the interpreter lock, the other the reverse (seen with OpenVINO 2026.4).
+    """
+    if _bound.is_set():
+        request.infer(inputs)
+        return
+    with _binding:
+        request.infer(inputs)
+        _bound.set()
 
 
 def _be_nice() -> None:
