@@ -47,6 +47,10 @@ class CitationParser:
             return text
         return self._scan(self._held + text, last=False)
 
+    def waits(self) -> bool:
+        """Whether something is held back."""
+        return bool(self._held)
+
     def close(self) -> str:
         """Take the end of the answer; return what was held back."""
         return self._scan(self._held, last=True)

@@ -75,6 +75,10 @@ class ReasoningParser:
         out, self._out = self._out, []
         return out
 
+    def waits(self) -> bool:
+        """Whether the next text may come out otherwise than it goes in, even without a tag in it."""
+        return bool(self._held) or self._fresh
+
     def separated(self) -> None:
         """Note that the engine sends thinking in a field of its own: `content` is the answer from here on."""
         self._unmarked = False
