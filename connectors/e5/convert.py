@@ -66,10 +66,13 @@ def convert(folder: Path, weights_file: Path | None = None) -> None:
         return
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = weights_file or package_file()
-    with (folder.parent / "lock").open("w") as lock:  # service and worker start together: one converts, one waits
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = os.open(folder.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # service and worker start together: one converts, one waits
         if not folder.exists():
             _make(folder, path)
+    finally:
+        os.close(lock)
 
 
 def _make(folder: Path, path: Path) -> None:
