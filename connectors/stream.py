@@ -1,10 +1,10 @@
 """The token path: a model server's bytes become a client's bytes, without JSON where the shape is known.
 
 Decoding and encoding an event costs about 10 µs; copying the JSON string out of it under our own frame costs about 1.
-A server's events differ only in their text. So of the first event that was parsed in full the bytes before and after the
-text are kept, and an event that begins and ends with them is that text. Whatever needs a look (a tag, a citation, an
-escaped quote, another shape) is parsed in full, by the same parsers as everywhere else. What went by unparsed is caught
-up with first, so that both ways give the same frames for every input (tests/unit/test_stream.py).
+A server's events differ only in their text. So of the first event that was parsed in full the bytes before and after
+the text are kept, and an event that begins and ends with them is that text. Whatever needs a look (a tag, a citation,
+an escaped quote, another shape) is parsed in full, by the same parsers as everywhere else. What went by unparsed is
+caught up with first, so that both ways give the same frames for every input (tests/unit/test_stream.py).
 """
 
 import re

@@ -156,12 +156,13 @@ async def test_every_single_split(style: str) -> None:
     assert relayed([bytes([byte]) for byte in upstream], False, HITS)[0] == expected
 
 
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[1] / "golden").glob("*.sse")), ids=lambda path: path.stem
-)
+GOLDEN = {path.stem: path.read_bytes() for path in (Path(__file__).parents[1] / "golden").glob("*.sse")}
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
 @pytest.mark.parametrize("thinking", [True, False])
-async def test_recorded_streams(path: Path, thinking: bool) -> None:
-    upstream = path.read_bytes()
+async def test_recorded_streams(name: str, thinking: bool) -> None:
+    upstream = GOLDEN[name]
     assert relayed([upstream], thinking, [])[0] == await reference(upstream, thinking, [])
 
 
