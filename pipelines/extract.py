@@ -62,8 +62,9 @@ async def best_quotes(embeddings: TextEmbeddings, question: str, hits: Sequence[
     for quote in scored:
         if quote.score < scored[0].score - MARGIN or len(best) == QUOTES_LIMIT:
             break
-        if not any(quote.sentence in other.sentence for other in best):
-            best.append(replace(quote, sentence=around(hits[quote.n - 1].chunk.text, quote.sentence)))
+        whole = around(hits[quote.n - 1].chunk.text, quote.sentence)
+        if not any(quote.sentence in other.sentence or other.sentence[:80] in whole for other in best):
+            best.append(replace(quote, sentence=whole))
     return best
 
 
