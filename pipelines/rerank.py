@@ -21,8 +21,8 @@ from pipelines.rag import Vectors
 
 #: seconds a caller may wait: Jina's client and Dify's give up after 5
 BUDGET = 4.0
-#: weight of the words, where any passage has one of them
-LEXICAL = 0.3
+#: weight of the words where some passage has all of them; less where none has many, as across languages
+LEXICAL = 0.5
 #: passages whose vectors are remembered: clients rerank what they were just given. 4,096 of 384 floats are 6 MiB
 REMEMBERED = 4096
 _SLICE = 16
@@ -43,16 +43,8 @@ class EmbeddingReranker:
         shares = word_shares(question, texts)
         asked = await self._batcher.embeddings.embed_question(question)
         vectors = await self._vectors(texts, sorted(range(len(texts)), key=lambda i: -shares[i]))
-        middle, slope = calibration(self._batcher.embeddings.identity.model)
-        weight = LEXICAL if any(shares) else 0.0
-        scores = []
-        for share, vector in zip(shares, vectors, strict=True):
-            if vector is None:
-                scores.append(weight * share)
-            else:
-                spread = 1 / (1 + math.exp(-slope * (float(np.dot(asked, vector)) - middle)))
-                scores.append((1 - weight) * spread + weight * share)
-        return scores
+        cosines = [None if vector is None else float(np.dot(asked, vector)) for vector in vectors]
+        return combined(self._batcher.embeddings.identity.model, cosines, shares)
 
     async def _vectors(self, texts: Sequence[str], order: Sequence[int]) -> list[Vectors | None]:
         """A vector for each text, None for those that the budget did not reach; the promising ones come first."""
@@ -81,6 +73,14 @@ class EmbeddingReranker:
             self._known.popitem(last=False)
 
 
+def combined(model: str, cosines: Sequence[float | None], shares: Sequence[float]) -> list[float]:
+    """One score in 0..1 of each passage's cosine (None: not known, counts as nothing) and share of words."""
+    middle, slope = calibration(model)
+    weight = LEXICAL * max(shares, default=0.0)
+    spread = [0.0 if each is None else 1 / (1 + math.exp(-slope * (each - middle))) for each in cosines]
+    return [(1 - weight) * dense + weight * share for dense, share in zip(spread, shares, strict=True)]
+
+
 def unit(vector: Vectors) -> Vectors:
     """The vector with length 1; zeros stay zeros."""
     return np.asarray(vector / (float(np.linalg.norm(vector)) or 1.0), np.float32)
@@ -90,9 +90,10 @@ def calibration(model: str) -> tuple[float, float]:
     """Middle and slope of the logistic function that spreads a model's cosines over 0..1.
 
     The E5 family was trained with a temperature of 0.01, which presses all cosines into about 0.7..1.0 (its model
-    card says so); other models use more of the range.
+    card says so): measured on five sets, passages that answer have 0.78..0.90, others of the best 0.73..0.84. Other
+    models use more of the range; theirs is a guess.
     """
-    return (0.83, 40.0) if "e5" in model.lower() else (0.45, 10.0)
+    return (0.82, 25.0) if "e5" in model.lower() else (0.45, 10.0)
 
 
 def word_shares(question: str, texts: Sequence[str]) -> list[float]:
