@@ -1,9 +1,16 @@
 """How a passage is called and addressed in the answers of every protocol."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipelines.language import Language
 from pipelines.types import Citation, Hit
+
+#: leads the list of sources behind an answer
+HEADINGS: dict[Language, str] = {"en": "Sources", "ja": "出典", "zh": "来源"}
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>|])")
+_LIST = re.compile(rf"\n\n---\n\*\*(?:{'|'.join(HEADINGS.values())})\*\*\n\n(?:- \[\d+\] [^\n]*\n?)+\s*\Z")
 
 
 def title(document: str, page: int | None) -> str:
@@ -38,3 +45,21 @@ def search_results(hits: tuple[Hit, ...], urls: Mapping[str, str]) -> list[dict[
         }
         for hit in hits
     ]
+
+
+def sources_list(citations: Sequence[Citation], urls: Mapping[str, str], language: Language) -> str:
+    """The sources cited as a Markdown list, for clients that show nothing else."""
+    lines = [
+        f"- [{citation.n}] [{_plain(title(citation.document, citation.page))}]({urls.get(citation.chunk_id, '')})"
+        for citation in citations
+    ]
+    return f"\n\n---\n**{HEADINGS[language]}**\n\n" + "\n".join(lines) + "\n"
+
+
+def without_sources_list(answer: str) -> str:
+    """An answer as it was before the list: a client sends it back in its history, and a model would write it again."""
+    return _LIST.sub("", answer)
+
+
+def _plain(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

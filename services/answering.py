@@ -1,15 +1,25 @@
 """The one verb behind every client's protocol: a model id and a conversation become a stream of answer events."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 
+from connectors.citing import without_sources_list
 from pipelines.answer import Options, answer
-from pipelines.errors import NotFound
-from pipelines.types import Caller, Event, Finish, Message, Sources
+from pipelines.errors import NotFound, TooManyRequests, Unavailable
+from pipelines.language import Language, detect
+from pipelines.meta_prompts import MetaPrompt, recognise
+from pipelines.profiles import Profile
+from pipelines.rag import Rag
+from pipelines.types import Caller, Event, Finish, Message, Text
 from services.build import Deepwell
 
+log = logging.getLogger(__name__)
 #: always means the model in force, so that a client's set-up survives a change of model
 ALIAS = "deepwell"
+#: tokens for what a client asks for itself
+META_TOKENS = 512
 
 
 async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
@@ -52,12 +62,64 @@ async def answer_events(
     )
 
 
-def chunk_urls(event: Event, base: str) -> Mapping[str, str]:
-    """The address of each passage an event names, under which it can be read with the same key."""
-    if isinstance(event, Sources):
-        pairs = [(hit.chunk.id, hit.chunk.document_id) for hit in event.hits]
-    elif isinstance(event, Finish):
-        pairs = [(citation.chunk_id, citation.document_id) for citation in event.citations]
-    else:
-        return {}
-    return {chunk: f"{base.rstrip('/')}/v1/documents/{document}/chunks/{chunk}" for chunk, document in pairs}
+async def client_events(
+    deepwell: Deepwell,
+    caller: Caller,
+    messages: Sequence[Message],
+    knowledge_base_ids: Sequence[str],
+    *,
+    max_tokens: int | None = None,
+    options: Options | None = None,
+) -> AsyncIterator[Event]:
+    """The same for a chat client, whose own requests (pings, titles, tags) are answered without search and thinking."""
+    messages = [
+        replace(message, content=without_sources_list(message.content)) if message.role == "assistant" else message
+        for message in messages
+    ]
+    meta = recognise(messages, max_tokens) if deepwell.settings.chat.meta_prompts else None
+    if meta is None:
+        return await answer_events(
+            deepwell, caller, messages, knowledge_base_ids, max_tokens=max_tokens, options=options
+        )
+    options = replace(options or Options(), thinking=False)
+    tokens = min(max_tokens or META_TOKENS, META_TOKENS)
+    rag = await deepwell.rag()
+    utility = deepwell.utility
+    if utility is not None and meta.kind not in ("ping", "short"):
+        rag = replace(rag, chat=utility.model)
+        return _or_without(meta, _without_search(rag, utility.profile, caller, messages, tokens, options))
+    if meta.answer is not None:
+        return _canned(meta.answer)
+    return _without_search(rag, deepwell.chat.profile, caller, messages, tokens, options)
+
+
+def _without_search(
+    rag: Rag, profile: Profile, caller: Caller, messages: Sequence[Message], max_tokens: int, options: Options
+) -> AsyncGenerator[Event]:
+    return answer(rag, caller, messages, (), profile=profile, max_tokens=max_tokens, options=options)
+
+
+async def _canned(text: str, *warnings: str) -> AsyncGenerator[Event]:
+    yield Text(text)
+    yield Finish(warnings=warnings)
+
+
+async def _or_without(meta: MetaPrompt, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    """The utility model's answer; the one without a model if it does not begin, since a title is not worth an error."""
+    begun = False
+    try:
+        async with aclosing(events):
+            async for event in events:
+                begun = begun or isinstance(event, Text)
+                yield event
+    except (Unavailable, TooManyRequests) as error:
+        if begun or meta.answer is None:
+            raise
+        log.warning("the utility model gave no %s: %s", meta.kind, error)
+        async for event in _canned(meta.answer, f"answered without the utility model: {error}"):
+            yield event
+
+
+def language_of(messages: Sequence[Message]) -> Language:
+    """The language of the last question."""
+    return detect(next((message.content for message in reversed(messages) if message.role == "user"), ""))

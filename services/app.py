@@ -12,6 +12,7 @@ from services import errors
 from services.api import (
     ask,
     chat,
+    citations,
     completions,
     dify,
     documents,
@@ -48,6 +49,7 @@ ROUTERS = (
     xinference,
     ask,
     search,
+    citations,
     knowledge_bases,
     documents,
     jobs,

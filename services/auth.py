@@ -30,9 +30,10 @@ async def authenticate(request: Request) -> Caller:
     secret = key_of(request)
     key = await deepwell.store.keys.find(secret) if secret else None
     if key is not None:
+        options = key.options
         caller, limits = caller_of(key), limits_of(deepwell.settings, key.requests_per_minute, key.concurrent_answers)
     elif not secret.startswith(PREFIX) and is_open(request, deepwell.settings):
-        caller, limits = LOCAL, limits_of(deepwell.settings)
+        caller, limits, options = LOCAL, limits_of(deepwell.settings), {}
     elif secret:
         raise Unauthorized(
             f"unknown API key {secret[:6]}…: `deepwell up` printed the right one at its start, and `deepwell keys "
@@ -42,7 +43,7 @@ async def authenticate(request: Request) -> Caller:
         raise Unauthorized(missing(request))
     counted: Limits = request.app.state.limits
     counted.request(caller.key_id, limits)
-    request.state.limits = limits
+    request.state.limits, request.state.options = limits, options
     return caller
 
 

@@ -19,6 +19,7 @@ from pipelines.profiles import Profile, profile_for
 from pipelines.rag import LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
 from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
+from services.citations import Signer, citation_secret
 from services.jobs import Jobs
 from services.settings import Settings
 from services.store.records import KnowledgeBase
@@ -111,6 +112,20 @@ def build_chat(settings: Settings) -> ChatModel:
     return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping)
 
 
+def build_utility(settings: Settings) -> ChatModel | None:
+    """The small model for what clients ask for themselves; None if none is set."""
+    if not settings.chat.utility_model:
+        return None
+    chat = settings.chat.model_copy(
+        update={
+            "model": settings.chat.utility_model,
+            "url": settings.chat.utility_url or settings.chat.url,
+            "profile": "",
+        }
+    )
+    return build_chat(settings.model_copy(update={"chat": chat}))
+
+
 async def ping_server(url: str, api_key: str) -> None:
     """Return if a model server answers at the address. Raises ModelUnavailable."""
     import httpx
@@ -143,6 +158,8 @@ class Deepwell:
         #: for `/v1/rerank`; a served cross-encoder takes its place
         self.reranker: Reranker = EmbeddingReranker(self.batcher)
         self.index, self.lexical = build_indexes(settings, self.embeddings)
+        self.utility = build_utility(settings)
+        self.signer = Signer(citation_secret(settings.data_dir), settings.server.citation_days)
         self._chat = build_chat(settings)
         self._choice = _choice_time(settings.data_dir)
 

@@ -35,6 +35,12 @@ class ServerSettings(Section):
         False,
         description="Programs on this machine may ask and search without a key. Only when listening on loopback.",
     )
+    citation_days: int = Field(
+        365,
+        ge=0,
+        le=20_000,
+        description="Days for which a citation's signed link opens without a key; 0 sets no end.",
+    )
     cors_origins: str = Field(
         "loopback",
         description="Web pages that may call the service: loopback, * for all, or origins separated by commas.",
@@ -65,6 +71,14 @@ class ChatSettings(Section):
         4096, ge=1, description="Tokens an answer may have, thinking included, if the client names none."
     )
     timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
+    meta_prompts: bool = Field(
+        True,
+        description="Answer what clients ask for themselves (ping, titles, tags, next questions) without search.",
+    )
+    utility_model: str = Field(
+        "", description="Small model for clients' titles, tags and follow-ups; empty answers them without a model."
+    )
+    utility_url: str = Field("", description="Base URL of the utility model's server; empty is the one of chat.url.")
 
 
 class EmbeddingSettings(Section):

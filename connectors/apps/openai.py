@@ -15,8 +15,11 @@ import orjson
 
 from connectors.bodies import content_text, json_object, number, role_of, whole, words_of
 from connectors.citing import search_results, spans
+from connectors.open_webui import FOUND, SEARCHING, source, status
+from connectors.reasoning_forms import ReasoningForm, ReasoningOut
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
+from pipelines.language import Language
 from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -91,15 +94,25 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 class Completion:
     """One answer on the wire: turns events into frames, or into one body."""
 
-    def __init__(self, request: ChatRequest, urls: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        request: ChatRequest,
+        urls: Mapping[str, str],
+        *,
+        form: ReasoningForm = "reasoning_content",
+        source_events: bool = False,
+        language: Language = "en",
+    ) -> None:
         self.request = request
         #: resolvable address of each chunk, filled when the sources come
         self.urls = urls
         self.id = "chatcmpl-" + secrets.token_hex(12)
         self.created = int(time.time())
         self.hits: tuple[Hit, ...] = ()
-        self.text: list[str] = []
-        self.reasoning: list[str] = []
+        self._out = ReasoningOut(form)
+        self._source_events = source_events
+        self._language = language
+        self._sources_sent = False
 
     def _frame(self, delta: dict[str, Any], finish: str | None = None, **root: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -113,23 +126,28 @@ class Completion:
         """The frames one event becomes."""
         if isinstance(event, Sources):
             self.hits = event.hits
-            return []
-        if isinstance(event, Reasoning):
-            return [self._frame({"reasoning_content": event.text})] if event.text else []
-        if isinstance(event, Text):
-            root: dict[str, Any] = {}
-            if self.hits and not self.text:
-                root["search_results"] = search_results(self.hits, self.urls)
-            self.text.append(event.text)
-            return [self._frame({"content": event.text}, **root)] if event.text else []
-        return self._last_frames(event)
+            return self._source_frames() if self._source_events else []
+        if isinstance(event, Finish):
+            return self._last_frames(event)
+        deltas = self._out.deltas(event)
+        root: dict[str, Any] = {}
+        if deltas and isinstance(event, Text) and self.hits and not self._sources_sent:
+            self._sources_sent = True
+            root["search_results"] = search_results(self.hits, self.urls)
+        return [*map(self._frame, deltas[:-1]), *(self._frame(delta, **root) for delta in deltas[-1:])]
+
+    def _source_frames(self) -> list[bytes]:
+        cards = [source(hit, self.urls) for hit in self.hits]
+        found = status(FOUND[self._language].format(len(self.hits)), done=True)
+        return [self._data({"choices": [], "event": event}) for event in (*cards, found)]
 
     def _last_frames(self, finish: Finish) -> list[bytes]:
-        notes = annotations("".join(self.text), finish.citations, self.urls)
+        closing = [self._frame(delta) for delta in self._out.close()]
+        notes = annotations(self._out.answer(), finish.citations, self.urls)
         root: dict[str, Any] = {"warnings": list(finish.warnings)} if finish.warnings else {}
         if not self.request.include_usage:
             root["usage"] = usage_body(finish.usage)
-        frames = [self._frame({"annotations": notes} if notes else {}, finish.reason, **root)]
+        frames = [*closing, self._frame({"annotations": notes} if notes else {}, finish.reason, **root)]
         if self.request.include_usage:
             frames.append(self._data({"choices": [], "usage": usage_body(finish.usage)}))
         return [*frames, DONE]
@@ -137,6 +155,8 @@ class Completion:
     async def stream(self, events: Lookahead) -> AsyncIterator[bytes]:
         """Every frame of a streamed answer, keep-alives included. An error after the start is one error frame."""
         yield self._frame({"role": "assistant", "content": ""})
+        if self._source_events:
+            yield self._data({"choices": [], "event": status(SEARCHING[self._language], done=False)})
         try:
             async with contextlib.aclosing(with_silence(events, KEEP_ALIVE_AFTER)) as watched:
                 async for event in watched:
@@ -148,22 +168,19 @@ class Completion:
 
     async def body(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
-        finish = Finish()
+        finish, text, reasoning = Finish(), [], []
         async for event in events:
             if isinstance(event, Sources):
                 self.hits = event.hits
             elif isinstance(event, Reasoning):
-                self.reasoning.append(event.text)
+                reasoning.append(event.text)
             elif isinstance(event, Text):
-                self.text.append(event.text)
+                text.append(event.text)
             else:
                 finish = event
-        answer = "".join(self.text)
-        message: dict[str, Any] = {"role": "assistant", "content": answer}
-        if self.reasoning:
-            message["reasoning_content"] = "".join(self.reasoning)
+        message = {"role": "assistant", **self._out.message("".join(reasoning), "".join(text))}
         if finish.citations:
-            message["annotations"] = annotations(answer, finish.citations, self.urls)
+            message["annotations"] = annotations(self._out.answer(), finish.citations, self.urls)
         choice = {"index": 0, "message": message, "finish_reason": finish.reason, "logprobs": None}
         head = {"id": self.id, "object": "chat.completion", "created": self.created, "model": self.request.model}
         found = {"search_results": search_results(self.hits, self.urls)} if self.hits else {}

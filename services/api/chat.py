@@ -1,7 +1,6 @@
 """The OpenAI surface: models and chat completions."""
 
-import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -13,12 +12,13 @@ from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller, Event
-from services.answering import answer_events, chunk_urls, resolve
+from services.answering import client_events, language_of, resolve
 from services.api import xinference
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, takes, text
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
+from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import responses
 from services.waiting import json_answer
@@ -75,9 +75,16 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
     """Answer a conversation; with the id of a knowledge base's model, from its documents, with citations."""
     wanted = parse_chat(await read_body(request))
     target = await resolve(deepwell, caller, wanted.model)
-    urls: dict[str, str] = {}
-    completion = Completion(wanted, urls)
-    events = noting_urls(await _events(deepwell, caller, wanted, target), urls, deepwell, str(request.base_url))
+    delivery, language = delivery_of(request, wanted.extra), language_of(wanted.messages)
+    addresses = addresses_for(request, delivery)
+    completion = Completion(
+        wanted,
+        addresses.urls,
+        form=delivery.reasoning,
+        source_events=delivery.source_events and bool(target),
+        language=language,
+    )
+    events = deliver(await _events(deepwell, caller, wanted, target), delivery, addresses, language)
     ahead = Lookahead(events)
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
@@ -89,17 +96,7 @@ async def _events(deepwell: Deepwell, caller: Caller, wanted: ChatRequest, targe
     options = Options(
         temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop, thinking=thinking_of(wanted.extra)
     )
-    return await answer_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options)
-
-
-async def noting_urls(
-    events: AsyncIterator[Event], urls: dict[str, str], deepwell: Deepwell, base: str
-) -> AsyncGenerator[Event]:
-    """The same events; the address of each passage is known before the event that names it goes on."""
-    async with contextlib.aclosing(events):  # type: ignore[type-var]
-        async for event in events:
-            urls |= chunk_urls(event, deepwell.settings.server.public_url or base)
-            yield event
+    return await client_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options)
 
 
 async def read_body(request: Request) -> bytes:

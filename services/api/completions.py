@@ -7,12 +7,14 @@ from connectors.apps.openai_completions import TextCompletion, parse_completion
 from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
+from pipelines.language import detect
 from pipelines.types import Message
-from services.answering import answer_events, resolve
+from services.answering import client_events, resolve
 from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, takes, texts
 from services.auth import Answerer
+from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import responses
 from services.waiting import json_answer
@@ -30,17 +32,12 @@ async def create_completion(request: Request, caller: Answerer, deepwell: Parts)
     wanted = parse_completion(await read_body(request))
     target = await resolve(deepwell, caller, wanted.model)
     options = Options(temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop)
-    answers = [
-        await answer_events(
-            deepwell,
-            caller,
-            (Message(role="user", content=prompt),),
-            target,
-            max_tokens=wanted.max_tokens,
-            options=options,
-        )
-        for prompt in wanted.prompts
-    ]
+    delivery = delivery_of(request, {})
+    answers = []
+    for prompt in wanted.prompts:
+        question = (Message(role="user", content=prompt),)
+        found = await client_events(deepwell, caller, question, target, max_tokens=wanted.max_tokens, options=options)
+        answers.append(deliver(found, delivery, addresses_for(request, delivery), detect(prompt)))
     ahead = [Lookahead(events) for events in answers]
     completion = TextCompletion(wanted)
 

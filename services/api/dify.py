@@ -18,6 +18,7 @@ from services.api.deps import Parts, iso
 from services.api.document import some, takes, text
 from services.auth import Retriever
 from services.build import Deepwell
+from services.citations import Addresses
 from services.errors import foreign
 from services.recent import Recent
 from services.store.freshness import version_of
@@ -79,11 +80,12 @@ async def records(
         min_score=max(deepwell.settings.retrieval.min_score, wanted.score_threshold),
     )
     documents = await deepwell.store.documents.find_all({hit.chunk.document_id for hit in hits})
-    made = [record(hit, documents.get(hit.chunk.document_id), base, address) for hit in hits]
+    url = Addresses(deepwell.signer, address).passage
+    made = [record(hit, documents.get(hit.chunk.document_id), base, url(hit.chunk.id)) for hit in hits]
     return [each for each in made if wanted.matches(each["metadata"])][: wanted.top_k]
 
 
-def record(hit: Hit, document: Document | None, base: KnowledgeBase, address: str) -> dict[str, Any]:
+def record(hit: Hit, document: Document | None, base: KnowledgeBase, url: str) -> dict[str, Any]:
     """One record. Its metadata is an object in any case: without one, Dify drops the passage."""
     chunk = hit.chunk
     metadata: dict[str, Any] = {
@@ -93,7 +95,7 @@ def record(hit: Hit, document: Document | None, base: KnowledgeBase, address: st
         "position": chunk.position,
         "page": chunk.page,
         "heading": chunk.heading,
-        "url": f"{address}/v1/documents/{chunk.document_id}/chunks/{chunk.id}",
+        "url": url,
         "knowledge_base": base.name,
     }
     if document is not None:

@@ -7,10 +7,12 @@ from services.api.deps import Parts, iso
 from services.api.schemas import Key, KeyCreate, KeyCreated, Keys
 from services.auth import Admin
 from services.build import Deepwell
+from services.delivery import check_options
 from services.errors import responses
 from services.store import records
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"])
+OPTIONS = ("client", "reasoning_format", "sources_list")
 
 
 @router.post("", status_code=201, responses=responses(Conflict, Forbidden, NotFound))
@@ -30,6 +32,7 @@ async def create_key(body: KeyCreate, caller: Admin, deepwell: Parts) -> KeyCrea
         secret=body.secret,
         requests_per_minute=body.requests_per_minute,
         concurrent_answers=body.concurrent_answers,
+        options=check_options({name: getattr(body, name) for name in OPTIONS}),
     )
     return KeyCreated(**(await shown(deepwell, key)).model_dump(), key=secret)
 
@@ -75,4 +78,5 @@ async def shown(deepwell: Deepwell, key: records.Key) -> Key:
         created=iso(key.created),
         last_used=None if key.last_used is None else iso(key.last_used),
         revoked=None if key.revoked is None else iso(key.revoked),
+        **{name: key.options[name] for name in OPTIONS if name in key.options},
     )

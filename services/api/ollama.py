@@ -12,12 +12,13 @@ from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller
 from services import computing
-from services.answering import answer_events, resolve
+from services.answering import client_events, language_of, resolve
 from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
 from services.api.deps import Parts
 from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
+from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import foreign
 from services.waiting import json_answer
@@ -141,9 +142,11 @@ async def respond(request: Request, caller: Caller, deepwell: Deepwell, wanted: 
         stop=wanted.stop,
         thinking=False if wanted.think is False else None,
     )
-    events = await answer_events(
+    found = await client_events(
         deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options
     )
+    delivery = delivery_of(request, {})
+    events = deliver(found, delivery, addresses_for(request, delivery), language_of(wanted.messages))
     ahead = Lookahead(events)
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)

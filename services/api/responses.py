@@ -7,11 +7,12 @@ from connectors.apps.openai_responses import ResponseWriter, parse_responses
 from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
-from services.answering import answer_events, resolve
-from services.api.chat import PATIENCE, STREAM_HEADERS, noting_urls, read_body
+from services.answering import client_events, language_of, resolve
+from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, some, takes, text
 from services.auth import Answerer
+from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import responses
 from services.waiting import json_answer
@@ -31,13 +32,14 @@ async def create_response(request: Request, caller: Answerer, deepwell: Parts) -
     """Answer a conversation in the shape of OpenAI's newer API. Nothing is stored."""
     wanted = parse_responses(await read_body(request))
     target = await resolve(deepwell, caller, wanted.model)
-    urls: dict[str, str] = {}
-    writer = ResponseWriter(wanted, urls)
+    delivery = delivery_of(request, wanted.raw)
+    addresses = addresses_for(request, delivery)
+    writer = ResponseWriter(wanted, addresses.urls)
     options = Options(temperature=wanted.temperature, top_p=wanted.top_p, thinking=wanted.think)
-    found = await answer_events(
+    found = await client_events(
         deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options
     )
-    events = noting_urls(found, urls, deepwell, str(request.base_url))
+    events = deliver(found, delivery, addresses, language_of(wanted.messages))
     ahead = Lookahead(events)
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)

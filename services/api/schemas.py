@@ -171,6 +171,20 @@ class AskCitation(BaseModel):
         return cls(**{name: getattr(citation, name) for name in cls.model_fields})
 
 
+class CitedPassage(BaseModel):
+    """The passage that a citation's link points to, with what stands before and after it in the document."""
+
+    document: str
+    document_id: str
+    chunk_id: str
+    page: int | None
+    heading: str
+    quote: str = Field(description="The sentence cited, as it stands in `text`; empty where the link names none.")
+    text: str
+    before: str
+    after: str
+
+
 class Answer(BaseModel):
     """An answer with its reasoning and citations."""
 
@@ -216,6 +230,11 @@ class KeyCreate(Body):
     secret: str = Field("", max_length=200, description="A secret that a client sends anyway; random if left out.")
     requests_per_minute: int | None = Field(None, ge=0, le=1_000_000, description="0: no limit. Null: the setting's.")
     concurrent_answers: int | None = Field(None, ge=0, le=1_000_000, description="0: no limit. Null: the setting's.")
+    client: str = Field("", description="The kind of client, e.g. chatbox or openwebui: decides how citations come.")
+    reasoning_format: str = Field("", description="reasoning_content (the default), reasoning, think_tags or none.")
+    sources_list: bool | None = Field(
+        None, description="A Markdown list of sources behind answers. Null: the client's."
+    )
 
 
 class Key(BaseModel):
@@ -230,6 +249,9 @@ class Key(BaseModel):
     created: str
     last_used: str | None
     revoked: str | None
+    client: str = ""
+    reasoning_format: str = ""
+    sources_list: bool | None = None
 
 
 class KeyCreated(Key):

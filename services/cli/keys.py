@@ -12,11 +12,19 @@ app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="For whom the key is, e.g. dify.")],
+    *,
     scope: Annotated[list[str] | None, typer.Option(help="chat, retrieve, ingest or admin; may be repeated.")] = None,
     kb: Annotated[list[str] | None, typer.Option("--kb", help="Only this knowledge base; may be repeated.")] = None,
     secret: Annotated[str, typer.Option(help="A secret the client sends anyway, e.g. ollama.")] = "",
     requests_per_minute: Annotated[int | None, typer.Option(help="0: no limit.", show_default=False)] = None,
     concurrent_answers: Annotated[int | None, typer.Option(help="0: no limit.", show_default=False)] = None,
+    client: Annotated[
+        str, typer.Option(help="The kind of client: chatbox, dify, openwebui, …; decides how citations come.")
+    ] = "",
+    reasoning_format: Annotated[str, typer.Option(help="reasoning_content, reasoning, think_tags or none.")] = "",
+    sources_list: Annotated[
+        bool | None, typer.Option("--sources-list/--no-sources-list", help="A list of sources behind answers.")
+    ] = None,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -30,9 +38,11 @@ def create(
         "secret": secret,
         "requests_per_minute": requests_per_minute,
         "concurrent_answers": concurrent_answers,
+        "client": client,
+        "reasoning_format": reasoning_format,
+        "sources_list": sources_list,
     }
-    body = {field: value for field, value in wanted.items() if value}
-    body |= {field: wanted[field] for field in ("requests_per_minute", "concurrent_answers")}
+    body = {field: value for field, value in wanted.items() if value is not None and value not in ("", [])}
     made = Api(data_dir).call("POST", "/v1/keys", json=body)
     show_json(made) if as_json else print(f"{made['key']}\n(key {made['name']}, {made['id']}; it is not shown again)")
 

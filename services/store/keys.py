@@ -4,8 +4,8 @@ import hashlib
 import logging
 import secrets
 import time
-from collections.abc import Collection
-from typing import get_args
+from collections.abc import Collection, Mapping
+from typing import Any, get_args
 
 import sqlalchemy as sa
 
@@ -49,11 +49,13 @@ class Keys:
         secret: str = "",
         requests_per_minute: int | None = None,
         concurrent_answers: int | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> tuple[Key, str]:
         """A new key and its secret, shown this once: `dw-` and 40 URL-safe characters.
 
         `secret` registers one that a client sends whether one likes it or not, such as "ollama". Limits of None take
-        those of the settings, 0 is no limit. Raises BadRequest, Conflict if the secret is in use.
+        those of the settings, 0 is no limit; `options` are those of services.delivery. Raises
+        BadRequest, Conflict if the secret is in use.
         """
         unknown = sorted(set(scopes) - set(get_args(Scope)))
         if unknown or not scopes:
@@ -71,6 +73,7 @@ class Keys:
             "created": time.time(),
             "requests_per_minute": requests_per_minute,
             "concurrent_answers": concurrent_answers,
+            "options": dict(options or {}),
         }
         try:
             async with self._database.write() as connection:
@@ -143,6 +146,7 @@ def _record(row: Row) -> Key:
         last_used=row.last_used,
         requests_per_minute=row.requests_per_minute,
         concurrent_answers=row.concurrent_answers,
+        options=row.options or {},
     )
 
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from pipelines.types import Chunk
 from services.store.chunks import chunk_of
 from services.store.database import Database
-from services.store.tables import chunks, documents
+from services.store.tables import chunks, documents, knowledge_bases
 
 # Built once: building a query costs more than running it. The knowledge base is compared afterwards: given both
 # conditions, SQLite reads the whole knowledge base by its index instead of 100 rows by their keys (20 ms, not 1).
@@ -35,3 +35,25 @@ class Passages:
         rows = await self._database.rows(_QUERY, {"ids": list(chunk_ids)})
         found = (chunk_of(row, row[-1]) for row in rows)
         return {chunk.id: chunk for chunk in found if chunk.knowledge_base_id in allowed}
+
+    async def with_neighbours(self, chunk_id: str) -> list[Chunk]:
+        """A passage with the one before and the one after it, in reading order; [] if it is gone.
+
+        Whoever calls this has a right to the passage already, see services.citations.
+        """
+        found = await self._database.row(
+            sa.select(chunks.c.document_id, chunks.c.position)
+            .join(documents, documents.c.id == chunks.c.document_id)
+            .join(knowledge_bases, knowledge_bases.c.id == chunks.c.knowledge_base_id)
+            .where(chunks.c.id == chunk_id, documents.c.deleted.is_(None), knowledge_bases.c.deleted.is_(None))
+        )
+        if found is None:
+            return []
+        near = (chunks.c.document_id == found[0], chunks.c.position.between(found[1] - 1, found[1] + 1))
+        rows = await self._database.rows(
+            sa.select(chunks, documents.c.name)
+            .join(documents, documents.c.id == chunks.c.document_id)
+            .where(*near)
+            .order_by(chunks.c.position)
+        )
+        return [chunk_of(row, row[-1]) for row in rows]

@@ -1,6 +1,8 @@
 """Rows as the rest of Deepwell sees them: frozen records."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from pipelines.types import EmbeddingIdentity, JobState, Scope
 
@@ -73,3 +75,5 @@ class Key:
     requests_per_minute: int | None = None
     #: None takes the setting keys.concurrent_answers, 0 is no limit
     concurrent_answers: int | None = None
+    #: how its client wants answers, see services.delivery
+    options: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: revision of the newest migration; `services.store.migrate` refuses a database that is ahead of it
-SCHEMA = "0002"
+SCHEMA = "0003"
 
 knowledge_bases = sa.Table(
     "knowledge_bases",
@@ -113,4 +113,6 @@ keys = sa.Table(
     # limits of its own; None takes those of the settings, 0 is no limit
     sa.Column("requests_per_minute", sa.Integer),
     sa.Column("concurrent_answers", sa.Integer),
+    # how its client wants answers (services.delivery): {"client", "reasoning_format", "sources_list"}, what is set
+    sa.Column("options", sa.JSON(none_as_null=True)),
 )

@@ -11,7 +11,7 @@ from tests.e2e.conftest import Clients
 from tests.e2e.upstream import MODEL
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hi"}]}
-OPEN = {("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/cluster/auth")}
+OPEN = {("GET", "/"), ("GET", "/healthz"), ("GET", "/readyz"), ("GET", "/v1/cluster/auth"), ("GET", "/c/{token}")}
 #: route -> a body that is good enough, and the roles that may call it
 ROUTES: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/v1/models"): (None, "chat"),

@@ -36,7 +36,8 @@ def test_records_at_every_path_a_user_may_type(clients: Clients, http: httpx.Cli
     assert "twenty-five days" in record["content"] and record["title"] == "handbook.md"
     assert 0 <= record["score"] <= 1
     assert {"document_id", "document_name", "chunk_id", "url", "source", "page"} <= set(record["metadata"])
-    assert http.get(record["metadata"]["url"]).json()["text"] == record["content"]
+    opened = httpx.get(record["metadata"]["url"], headers={"Accept": "application/json"})
+    assert opened.json()["text"] == record["content"], "the link opens without a key"
 
 
 def test_save_is_refused_for_a_wrong_key_only(clients: Clients, http: httpx.Client) -> None:
