@@ -8,12 +8,12 @@ caught up with first, so that both ways give the same frames for every input (te
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from connectors.upstream import MAX_EVENT, event_data
+from connectors.upstream import MAX_EVENT, Answer, event_data
 from pipelines.citations import CitationParser
 from pipelines.delta import Delta
 from pipelines.errors import ModelUnavailable
@@ -260,6 +260,20 @@ class Relay:
             self._content = shape
         else:
             self._field = shape
+
+
+async def pump(answer: Answer, relay: Relay, send: Callable[[bytes], Awaitable[None]]) -> None:
+    """Relay a whole answer to `send`, which waits when its client is slow. Raises what the server does wrong.
+
+    Whatever came while `send` waited goes out in one piece. Leaving early (cancelled) is the caller's `async with`.
+    """
+    while data := await answer.read():
+        if frames := relay.feed(data):
+            await send(frames)
+        if relay.ended and relay.usage is not None:
+            break
+    if frames := relay.finish():
+        await send(frames)
 
 
 def _decoded(text: bytes) -> str:

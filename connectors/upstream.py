@@ -12,157 +12,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import httptools
 import orjson
 
+from connectors.connection import Connection
 from pipelines.errors import ModelUnavailable
 
-#: bytes of a body that wait for their reader before reading from the socket is paused
-HIGH_WATER = 256 * 1024
 #: largest body read as a whole
 MAX_BODY = 64 * 1024 * 1024
 #: longest event of a stream
 MAX_EVENT = 8 * 1024 * 1024
-
-
-class Connection(asyncio.Protocol):
-    """One connection: at most one request at a time. Fed by the event loop, read by one task."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport | None = None
-        self.lost: Exception | None = None
-        self.closed = False
-        self.used = False
-        self._waiter: asyncio.Future[None] | None = None
-        self._paused = False
-        self._start()
-
-    def _start(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self.status = 0
-        self.headers: dict[str, str] = {}
-        self.complete = False
-        self._keep = False
-        self.received = 0
-        self._body: list[bytes] = []
-        self._waiting = 0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
-
-    def data_received(self, data: bytes) -> None:
-        self.received += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._fail(ModelUnavailable(f"what came is not HTTP ({error})"))
-        self._wake()
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.closed = True
-        if not self.complete and self.status and "content-length" not in self.headers and not self._chunked():
-            self.complete = True  # a body without a length ends with its connection
-        elif not self.complete and self.lost is None:
-            self.lost = error or ConnectionResetError("the connection was closed")
-        self._wake()
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self.status = self._parser.get_status_code()
-
-    def on_body(self, body: bytes) -> None:
-        self._body.append(body)
-        self._waiting += len(body)
-        if self._waiting > HIGH_WATER and not self._paused and self.transport and not self.closed:
-            self._paused = True
-            self.transport.pause_reading()
-
-    def on_message_complete(self) -> None:
-        self.complete = self.status >= 200
-        self._keep = self._parser.should_keep_alive()
-        if not self.complete:  # 100 Continue and the like: the answer itself follows
-            self.status, self.headers = 0, {}
-
-    def send(self, head: bytes, body: bytes) -> None:
-        """Begin a request."""
-        if self.used:
-            self._start()
-        self.used = True
-        assert self.transport is not None
-        self.transport.write(head + body if len(body) < 65536 else head)
-        if len(body) >= 65536:
-            self.transport.write(body)
-
-    async def head(self, timeout: float) -> None:
-        """Wait for status and headers."""
-        while not self.status and self.lost is None:
-            await self._wait(timeout)
-        if not self.status:
-            raise self.lost or ConnectionResetError("the connection was closed")
-
-    async def read(self, timeout: float) -> bytes:
-        """Everything of the body that has come; waits for at least one byte; b"" at the end."""
-        while not self._body:
-            if self.complete:
-                return b""
-            if self.lost is not None:
-                raise self.lost
-            await self._wait(timeout)
-        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
-        self._waiting = 0
-        if self._paused and self.transport and not self.closed:
-            self._paused = False
-            self.transport.resume_reading()
-        return data
-
-    def reusable(self) -> bool:
-        """Whether another request may go over this connection."""
-        return (
-            self.complete
-            and not self.closed
-            and not self._body
-            and self.lost is None
-            and self._keep
-            and not self._paused
-        )
-
-    def abort(self) -> None:
-        """Close at once: the server stops generating."""
-        if self.transport is not None:
-            self.transport.abort()
-
-    async def _wait(self, timeout: float) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(timeout, self._time_out, timeout)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _time_out(self, timeout: float) -> None:
-        self._fail(TimeoutError(f"nothing came for {timeout:g} s"))
-        self._wake()
-
-    def _fail(self, error: Exception) -> None:
-        if self.lost is None:
-            self.lost = error
-        self.abort()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _chunked(self) -> bool:
-        return "chunked" in self.headers.get("transfer-encoding", "").lower()
 
 
 @dataclass(slots=True)
@@ -196,6 +54,8 @@ class Answer:
 
     async def finish(self) -> None:
         """Take what little may follow the last event, so that the connection can be kept."""
+        if self._connection.complete:
+            return
         try:
             async with asyncio.timeout(0.05):
                 while await self.read():

@@ -14,6 +14,7 @@ Rules
 """
 
 import re
+from functools import cache
 
 from pipelines.markdown import CodeTracker
 from pipelines.types import Reasoning, Text
@@ -25,6 +26,11 @@ _OTHER_TAGS = re.compile(r"<(thinking|reasoning|thought)>.*?(?:</\1>|\Z)", re.DO
 _QUOTED = re.compile(r"\A\s*(?:>[^\n]*\n)+\s*\n")
 
 Piece = Reasoning | Text
+
+
+@cache
+def _tags(opening: str, closing: str) -> re.Pattern[str]:
+    return re.compile(f"{re.escape(opening)}|{re.escape(closing)}")
 
 
 class ReasoningParser:
@@ -55,7 +61,7 @@ class ReasoningParser:
         #: whether the next character is thinking
         self.thinking = starts_in_thinking
         self._opening, self._closing = opening, closing
-        self._tag = re.compile(f"{re.escape(opening)}|{re.escape(closing)}")
+        self._tag = _tags(opening, closing)
         self._code = CodeTracker()
         self._held = ""  # a tag, or its beginning, that cannot be judged yet
         self._fresh = True  # nothing but white space in this block so far

@@ -52,10 +52,10 @@ def reference(text: str, thinking: bool) -> list[tuple[bool, str]]:
     out: list[tuple[bool, str]] = []
     answered = False
     for thinks, part in sections:
-        part = part.lstrip() if thinks or not answered else part
-        answered = answered or (not thinks and bool(part))
-        if part:
-            out.append((thinks, part))
+        shown = part.lstrip() if thinks or not answered else part
+        answered = answered or (not thinks and bool(shown))
+        if shown:
+            out.append((thinks, shown))
     return merged(out)
 
 
@@ -136,7 +136,7 @@ def test_equals_the_reference_at_any_split(tokens: list[str], thinking: bool, da
 
 
 def test_work_is_linear() -> None:
-    """Counted in characters looked at by the scanner, not in seconds: each delta is looked at a bounded number of times."""
+    """Counted in characters looked at by the scanner, not in seconds: a bounded number of times each."""
 
     class Counting(ReasoningParser):
         __slots__ = ("seen",)

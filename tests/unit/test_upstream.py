@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from connectors.upstream import HIGH_WATER, Upstream, authorization, event_data
+from connectors.connection import HIGH_WATER
+from connectors.upstream import Upstream, authorization, event_data
 from pipelines.errors import ModelUnavailable
 from tests.unit.scripted_server import delta, raw, reply, scripted, sse
 
