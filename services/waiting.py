@@ -21,6 +21,8 @@ PATIENCE = 20.0
 #: seconds between two blanks
 BEAT = 15.0
 Body = dict[str, Any]
+#: work that is being ended; the event loop itself keeps no hold on a task
+_ending: set[asyncio.Future[None]] = set()
 
 
 async def json_answer(request: Request, work: Awaitable[Body], close: Callable[[], Awaitable[None]]) -> Response:
@@ -51,6 +53,14 @@ async def _beats(
 
 
 async def _end(task: asyncio.Future[Body], close: Callable[[], Awaitable[None]]) -> None:
+    """End the work. It goes through also where the server cancels whoever waits for it, again at every await."""
+    ending = asyncio.ensure_future(_ended(task, close))
+    _ending.add(ending)
+    ending.add_done_callback(_ending.discard)
+    await asyncio.shield(ending)
+
+
+async def _ended(task: asyncio.Future[Body], close: Callable[[], Awaitable[None]]) -> None:
     if not task.done():
         task.cancel()
         await asyncio.wait({task})

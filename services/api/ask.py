@@ -19,6 +19,7 @@ from services.api.schemas import Answer, AskCitation, AskRequest, SearchHit
 from services.auth import Answerer
 from services.disconnect import until_gone
 from services.errors import error_body, responses
+from services.waiting import json_answer
 
 router = APIRouter(tags=["ask"])
 
@@ -34,11 +35,15 @@ async def ask(request: Request, body: AskRequest, caller: Answerer, deepwell: Pa
     if body.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
         return StreamingResponse(_frames(ahead, model), media_type="text/event-stream", headers=STREAM_HEADERS)
-    answer = await until_gone(request, _collect(events, model), ahead.close)
-    return Response(orjson.dumps(answer.model_dump()), media_type="application/json")
+
+    async def whole() -> dict[str, Any]:
+        return (await collect(events, model)).model_dump()
+
+    return await json_answer(request, whole(), ahead.close)
 
 
-async def _collect(events: AsyncIterator[Event], model: str) -> Answer:
+async def collect(events: AsyncIterator[Event], model: str) -> Answer:
+    """The whole answer, once it is there. Raises what the events raise."""
     text: list[str] = []
     reasoning: list[str] = []
     finish = Finish()
