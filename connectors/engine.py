@@ -60,6 +60,12 @@ class Engine:
     #: path and body of a request that continues with the answer after given thoughts, and how its events are read
     resume: Callable[[Upstream, Request, str], Awaitable[tuple[str, dict[str, Any]]]] | None = None
     read_resumed: Callable[[dict[str, Any]], Delta] | None = None
+    #: asks whether the server really separates thinking for this model; `separates` is believed where it does not say
+    asks_separation: Callable[[Upstream, str], Awaitable[bool | None]] | None = None
+    #: token ids of a text without special tokens, the text of token ids, and the prompt the template makes of messages
+    tokenize: Callable[[Upstream, str, str], Awaitable[list[int]]] | None = None
+    detokenize: Callable[[Upstream, str, list[int]], Awaitable[str]] | None = None
+    prompt: Callable[[Upstream, str, list[dict[str, Any]]], Awaitable[str]] | None = None
 
 
 def raw_body(request: Request, prompt: Any) -> dict[str, Any]:

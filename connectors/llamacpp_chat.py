@@ -48,17 +48,50 @@ async def window(upstream: Upstream, model: str) -> int:
     return int((props.get("default_generation_settings") or {}).get("n_ctx") or 0)
 
 
+async def separation(upstream: Upstream, model: str) -> bool | None:
+    """Whether thinking comes apart, found out by one token; None if the server does not answer that.
+
+    llama.cpp knows a thinking model by its template's words (`content.split('</think>')`). One that it does not know,
+    or a server with `--reasoning-format none`, sends thinking as content: the first token already is.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": False}
+    async with await upstream.request("POST", "/v1/chat/completions", orjson.dumps(body)) as answer:
+        if answer.status != 200:
+            return None
+        choices = (await answer.json()).get("choices") or [{}]
+    message = choices[0].get("message") or {}
+    return None if not message else bool(message.get("reasoning_content")) or not message.get("content")
+
+
+async def prompt(upstream: Upstream, model: str, messages: list[dict[str, Any]]) -> str:
+    """What the server's own template makes of messages. Raises NotImplementedError."""
+    return str((await _post(upstream, "/apply-template", {"messages": messages}))["prompt"])
+
+
+async def tokenize(upstream: Upstream, model: str, text: str) -> list[int]:
+    """Token ids of a text; special tokens in it are taken as text. Raises NotImplementedError."""
+    return list((await _post(upstream, "/tokenize", {"content": text}))["tokens"])
+
+
+async def detokenize(upstream: Upstream, model: str, tokens: list[int]) -> str:
+    """The text of token ids. Raises NotImplementedError."""
+    return str((await _post(upstream, "/detokenize", {"tokens": tokens}))["content"])
+
+
+async def _post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async with await upstream.request("POST", path, orjson.dumps(body)) as answer:
+        if answer.status != 200:
+            raise NotImplementedError(f"llama.cpp at {upstream.url} has no {path} ({answer.status})")
+        return dict(await answer.json())
+
+
 async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:
     """A raw completion that goes on after `</think>`; the prompt is rendered by the server's own template."""
-    body = orjson.dumps({"messages": request.messages})
-    async with await upstream.request("POST", "/apply-template", body) as answer:
-        if answer.status != 200:
-            raise NotImplementedError(f"llama.cpp at {upstream.url} has no /apply-template ({answer.status})")
-        prompt = str((await answer.json())["prompt"])
-    opened = prompt.rstrip().endswith("<think>")
+    rendered = await prompt(upstream, request.model, request.messages)
+    opened = rendered.rstrip().endswith("<think>")
     sampling = {"n_predict": request.max_tokens, "temperature": request.temperature, "top_p": request.top_p}
     sent = {name: value for name, value in (sampling | {"seed": request.seed}).items() if value is not None}
-    text = prompt + closed_thoughts(thoughts, opened)
+    text = rendered + closed_thoughts(thoughts, opened)
     return "/completion", {"prompt": text, "stream": True, "stop": list(request.stop), "cache_prompt": True, **sent}
 
 
@@ -88,4 +121,8 @@ ENGINE = Engine(
     window=window,
     resume=resume,
     read_resumed=read_completion,
+    asks_separation=separation,
+    tokenize=tokenize,
+    detokenize=detokenize,
+    prompt=prompt,
 )

@@ -24,8 +24,9 @@ from pipelines.types import Message, Reasoning, Text, Usage
 if TYPE_CHECKING:
     from pipelines.answer import Options
 
-#: how far over its limit of thinking tokens an engine may go before we cut, as a factor and in tokens
-SLACK, SLACK_TOKENS = 1.1, 16
+#: how far over its limit of thinking tokens an engine may go before we cut: engines that keep it themselves need a few
+#: tokens for its end
+SLACK = 1.05
 
 
 @dataclass(slots=True)
@@ -75,6 +76,8 @@ async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
             if delta.reasoning and _over(generation):
                 cut = True
                 break
+    if generation.thoughts and generation.options.thinking is False and generation.profile.thinks == "always":
+        generation.warnings.append("the model server cannot make this model skip its thinking")
     if not generation.answered and generation.thoughts and (cut or generation.reason == "length"):
         async with aclosing(_resume(generation)) as pieces:
             async for piece in pieces:
@@ -82,7 +85,7 @@ async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
 
 
 def _over(generation: Generation) -> bool:
-    return generation.thought_tokens > generation.budget.thinking * SLACK + SLACK_TOKENS
+    return generation.thought_tokens >= generation.budget.thinking * SLACK + 1
 
 
 def _deltas(generation: Generation) -> AsyncGenerator[Delta, None]:
@@ -111,8 +114,7 @@ def _pieces(generation: Generation, delta: Delta) -> list[Piece]:
     pieces: list[Piece] = []
     if delta.reasoning:
         generation.thoughts.append(delta.reasoning)
-        # A streamed piece is a token, or a few where an engine joins them.
-        generation.thought_tokens += 1 if len(delta.reasoning) < 12 else estimate_tokens(delta.reasoning)
+        generation.thought_tokens += piece_tokens(delta.reasoning)
         pieces.append(Reasoning(delta.reasoning))
     if delta.content:
         generation.answered = True
@@ -122,6 +124,11 @@ def _pieces(generation: Generation, delta: Delta) -> list[Piece]:
     if delta.finish_reason in {"stop", "length", "tool_calls"}:
         generation.reason = delta.finish_reason  # type: ignore[assignment]
     return pieces
+
+
+def piece_tokens(text: str) -> int:
+    """Tokens of a streamed piece: one, unless it is too long for one because an engine joins several."""
+    return 1 if len(text) <= (18 if text.isascii() else 6) else estimate_tokens(text)
 
 
 def _usage(generation: Generation, usage: dict[str, Any]) -> Usage:

@@ -59,6 +59,8 @@ class Profile(_Record):
     thinks_by_default: bool = True
     #: the prompt template writes `<think>`, so the output has only the closing tag
     starts_in_thinking: bool = False
+    #: the family's chat template, for servers that only complete raw text; "" where we do not write it
+    template: Literal["", "r1"] = ""
     #: the family wants `<think>\n` forced at the beginning of its output
     forces_think: bool = False
     #: "none": everything goes into the user turn · "own": the family's own text only · "allowed"

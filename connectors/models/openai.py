@@ -8,15 +8,18 @@ is if it names its scheme ("Token abc"). A server that wants the token bare, as 
 import re
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
-from connectors.engine import Engine
+from connectors.engine import Engine, Request, closed_thoughts, raw_body
+from connectors.r1_template import render
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_openai, write_openai
+from pipelines.delta import Delta
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
 from pipelines.rag import TextEmbeddings
@@ -74,11 +77,30 @@ async def window(upstream: Upstream, model: str) -> int:
         listing = await answer.json() if answer.status == 200 else {}
     for entry in listing.get("data") or []:
         if entry.get("id") == model:
-            return max((int(entry.get(name) or 0) for name in _WINDOW_FIELDS), default=0)
+            served = {**(entry.get("meta") or {}), **entry}  # llama.cpp's stands in `meta`
+            return max((int(served.get(name) or 0) for name in _WINDOW_FIELDS), default=0)
     return 0
 
 
-_WINDOW_FIELDS = ("max_model_len", "context_length", "context_window", "max_context_length")
+async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:
+    """A raw completion after `</think>`, its prompt written in the family's template.
+
+    Raises NotImplementedError for a family whose template we do not write.
+    """
+    if request.profile.template != "r1":
+        raise NotImplementedError(f"no template of {request.profile.name} is known, so its answer cannot be continued")
+    return "/completions", raw_body(request, render(request.messages) + closed_thoughts(thoughts, opened=True))
+
+
+def read_completion(event: dict[str, Any]) -> Delta:
+    """One event of `/completions`."""
+    delta = read_openai(event)
+    if choices := event.get("choices"):
+        delta.content = choices[0].get("text") or ""
+    return delta
+
+
+_WINDOW_FIELDS = ("n_ctx", "max_model_len", "context_length", "context_window", "max_context_length")
 
 ENGINE = Engine(
     name=NAME,
@@ -89,4 +111,6 @@ ENGINE = Engine(
     models_path="/models",
     names=names_openai,
     window=window,
+    resume=resume,
+    read_resumed=read_completion,
 )

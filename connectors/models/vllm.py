@@ -81,21 +81,36 @@ async def window(upstream: Upstream, model: str) -> int:
 
 async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:
     """A completion that goes on after `</think>`, by token ids: R1's template would drop thoughts from a message."""
-    prompt = await _tokens(upstream, {"model": request.model, "messages": request.messages})
-    async with await upstream.request(
-        "POST", "/detokenize", orjson.dumps({"model": request.model, "tokens": prompt[-4:]})
-    ) as answer:
-        opened = "<think>" in str((await answer.json()).get("prompt"))
-    text = closed_thoughts(thoughts, opened)
-    rest = await _tokens(upstream, {"model": request.model, "prompt": text, "add_special_tokens": False})
-    return "/v1/completions", raw_body(request, prompt + rest)
+    prompt_ids = await _tokens(upstream, {"model": request.model, "messages": request.messages})
+    opened = "<think>" in await detokenize(upstream, request.model, prompt_ids[-4:])
+    rest = await tokenize(upstream, request.model, closed_thoughts(thoughts, opened))
+    return "/v1/completions", raw_body(request, prompt_ids + rest)
+
+
+async def prompt(upstream: Upstream, model: str, messages: list[dict[str, Any]]) -> str:
+    """What the served template makes of messages. Raises NotImplementedError."""
+    return await detokenize(upstream, model, await _tokens(upstream, {"model": model, "messages": messages}))
+
+
+async def tokenize(upstream: Upstream, model: str, text: str) -> list[int]:
+    """Token ids of a text, none added. Raises NotImplementedError."""
+    return await _tokens(upstream, {"model": model, "prompt": text, "add_special_tokens": False})
+
+
+async def detokenize(upstream: Upstream, model: str, tokens: list[int]) -> str:
+    """The text of token ids. Raises NotImplementedError."""
+    return str((await _post(upstream, "/detokenize", {"model": model, "tokens": tokens}))["prompt"])
 
 
 async def _tokens(upstream: Upstream, body: dict[str, Any]) -> list[int]:
-    async with await upstream.request("POST", "/tokenize", orjson.dumps(body)) as answer:
+    return list((await _post(upstream, "/tokenize", body))["tokens"])
+
+
+async def _post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    async with await upstream.request("POST", path, orjson.dumps(body)) as answer:
         if answer.status != 200:
-            raise NotImplementedError(f"vLLM at {upstream.url} does not tokenise ({answer.status})")
-        return list((await answer.json())["tokens"])
+            raise NotImplementedError(f"vLLM at {upstream.url} has no {path} ({answer.status})")
+        return dict(await answer.json())
 
 
 def read_completion(event: dict[str, Any]) -> Delta:
@@ -117,4 +132,7 @@ ENGINE = Engine(
     window=window,
     resume=resume,
     read_resumed=read_completion,
+    tokenize=tokenize,
+    detokenize=detokenize,
+    prompt=prompt,
 )
