@@ -156,7 +156,8 @@ class Relay:
             if self._plain(text, thinking):
                 return self._copy(text, thinking)
         shape = self._field
-        if shape is not None and self._thought and (text := shape.text(event)) is not None:
+        apart = self._thought and not self._parser.thinking  # else the parser must be told that thinking comes apart
+        if shape is not None and apart and (text := shape.text(event)) is not None:
             self.reasoning_events += 1
             self._seen.append(text)
             return self._think_head + text + b'"' + self._end

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from connectors.stream import Relay
@@ -118,14 +118,22 @@ TEXTS = st.lists(st.tuples(st.sampled_from(["content", "content", "content", "re
 
 @settings(max_examples=400, deadline=None)
 @given(TEXTS, st.sampled_from(sorted(STYLES)), st.booleans(), st.booleans(), st.booleans(), st.data())
+@example(  # thinking in tags and then in a field
+    [("reasoning", "a"), ("content", "<think>"), ("content", "<"), ("reasoning", "a")],
+    "vllm_style",
+    False,
+    False,
+    False,
+    None,
+)
 async def test_same_as_by_json(
-    texts: list[tuple[str, str]], style: str, thinking: bool, cites: bool, crlf: bool, data: st.DataObject
+    texts: list[tuple[str, str]], style: str, thinking: bool, cites: bool, crlf: bool, data: st.DataObject | None
 ) -> None:
     hits = HITS if cites else []
     upstream = stream(STYLES[style], texts, b"\r\n" if crlf else b"\n")
     expected = await reference(upstream, thinking, hits)
     assert relayed([upstream], thinking, hits)[0] == expected
-    places = data.draw(st.lists(st.integers(0, len(upstream)), max_size=12))
+    places = data.draw(st.lists(st.integers(0, len(upstream)), max_size=12)) if data else []
     frames, relay = relayed(cut(upstream, places), thinking, hits)
     assert frames == expected
     assert "".join(relay.answer) == "".join(text for field, text in frames if field == "content")
