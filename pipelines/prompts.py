@@ -109,7 +109,7 @@ ANSWER_IN: dict[Language, str] = {
 _MARKER = re.compile(
     r"[\[【](?=\s*/?\s*(?:webpage\s*\S{0,8}\s*(?:begin|end)|file\s+(?:name|content)|citation\s*[:：]))", re.IGNORECASE
 )
-_SPECIAL = re.compile(r"<(?=[|｜][^<>\n]{1,40}[|｜]>|/?think>)")
+_SPECIAL = re.compile(r"<(?=[|｜][^\n]{1,40}?[|｜]>|/?think>)")
 _HEADING = re.compile(r"#(?=\s*(?:The user's message|用户的消息|ユーザーのメッセージ))")
 
 
