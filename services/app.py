@@ -21,6 +21,7 @@ from services.api import (
     jobs,
     keys,
     knowledge_bases,
+    mcp,
     ollama,
     rerank,
     responses,
@@ -30,6 +31,7 @@ from services.api import (
 )
 from services.build import open_deepwell
 from services.limits import Limits
+from services.mcp import Mcp
 from services.paths import Aliases, segments_of
 from services.recent import Recent
 from services.settings import Settings, load_settings
@@ -54,6 +56,7 @@ ROUTERS = (
     documents,
     jobs,
     keys,
+    mcp,
 )
 #: pages served by this machine, and pages inside desktop applications
 LOOPBACK_ORIGINS = (
@@ -73,7 +76,11 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with open_deepwell(settings) as deepwell:
             app.state.deepwell = deepwell
-            yield
+            app.state.mcp = Mcp(app)
+            try:
+                yield
+            finally:
+                await app.state.mcp.close()
 
     app = FastAPI(
         title="Deepwell",

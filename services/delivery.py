@@ -69,11 +69,11 @@ def _flag(value: object) -> bool | None:
     return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(str(value).lower())
 
 
-def addresses_for(request: Request, delivery: Delivery) -> Addresses:
+def addresses_for(request: Request, delivery: Delivery | None = None) -> Addresses:
     """The addresses of one answer's passages, as the readers of this request reach them."""
     deepwell = request.app.state.deepwell
     base = deepwell.settings.server.public_url or str(request.base_url)
-    return Addresses(deepwell.signer, base, quotes=not delivery.source_events)
+    return Addresses(deepwell.signer, base, quotes=delivery is None or not delivery.source_events)
 
 
 async def deliver(

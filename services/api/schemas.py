@@ -125,9 +125,10 @@ class SearchHit(BaseModel):
     page: int | None
     score: float = Field(description="Fused score, 0 to 1.")
     text: str
+    url: str = Field(description="Signed link to the passage; opens without a key.")
 
     @classmethod
-    def of(cls, hit: Hit) -> "SearchHit":
+    def of(cls, hit: Hit, url: str) -> "SearchHit":
         """From the pipeline's word for it."""
         chunk = hit.chunk
         return cls(
@@ -137,6 +138,7 @@ class SearchHit(BaseModel):
             page=chunk.page,
             score=round(hit.score, 4),
             text=chunk.text,
+            url=url,
         )
 
 
@@ -164,11 +166,13 @@ class AskCitation(BaseModel):
     document: str
     page: int | None
     quote: str
+    url: str = Field(description="Signed link to the passage with the quote marked; opens without a key.")
 
     @classmethod
-    def of(cls, citation: Citation) -> "AskCitation":
+    def of(cls, citation: Citation, url: str) -> "AskCitation":
         """From the pipeline's word for it."""
-        return cls(**{name: getattr(citation, name) for name in cls.model_fields})
+        fields = {name: getattr(citation, name) for name in cls.model_fields if name != "url"}
+        return cls(**fields, url=url)
 
 
 class CitedPassage(BaseModel):

@@ -22,10 +22,7 @@ class Api:
     """A connection to a running Deepwell. Every method raises RagError with the server's own words."""
 
     def __init__(self, data_dir: Path | None = None) -> None:
-        settings = load_settings({"data_dir": data_dir})
-        self.data_dir = settings.data_dir
-        self.url = (settings.url or _address(settings.data_dir)).rstrip("/")
-        key = settings.api_key.get_secret_value() or _key(settings.data_dir)
+        self.url, key = address_and_key(data_dir)
         self._http = httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=600, trust_env=False
         )
@@ -55,6 +52,13 @@ class Api:
             f"no Deepwell answers at {self.url} ({error or type(error).__name__}): start it with `deepwell up`, or set "
             f"DEEPWELL_URL, or name its data directory with --data-dir"
         )
+
+
+def address_and_key(data_dir: Path | None = None) -> tuple[str, str]:
+    """URL and key of the Deepwell to use: by setting, else from the data directory. Raises Unreachable."""
+    settings = load_settings({"data_dir": data_dir})
+    url = (settings.url or _address(settings.data_dir)).rstrip("/")
+    return url, settings.api_key.get_secret_value() or _key(settings.data_dir)
 
 
 def _events(response: httpx.Response) -> Iterator[Json]:

@@ -83,3 +83,13 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
                 print(f"      fix: {check['fix']}")
     if not report["ok"]:
         raise typer.Exit(3)
+
+
+def mcp(data_dir: DataDir = None) -> None:
+    """Serve one assistant on standard input and output (Model Context Protocol), from the Deepwell that runs."""
+    import asyncio
+
+    from services.cli.client import address_and_key
+    from services.mcp import run_stdio
+
+    asyncio.run(run_stdio(*address_and_key(data_dir)))

@@ -47,7 +47,7 @@ def test_questions_in_three_languages_find_their_document(samples: Running, http
 def test_search_shape(samples: Running) -> None:
     hits = samples.cli("search", "annual leave", "--kb", "samples", "--top-k", "2")["hits"]
     assert len(hits) == 2
-    assert set(hits[0]) == {"chunk_id", "document_id", "document", "page", "score", "text"}
+    assert set(hits[0]) == {"chunk_id", "document_id", "document", "page", "score", "text", "url"}
     assert 0 <= hits[1]["score"] <= hits[0]["score"] <= 1
 
 
