@@ -67,16 +67,20 @@ def embedding_cache(data_dir: Path) -> Path:
 
 
 def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
-    """Vector database and full-text index for vectors of this embedding."""
+    """Vector database and full-text index for vectors of this embedding. Raises BadRequest."""
     from connectors.index.milvus import MilvusIndex
-    from connectors.index.tantivy import TantivyIndex
 
     wanted = settings.index
     if not wanted.url:
         raise BadRequest("no vector database: run `deepwell up`, which starts Milvus Lite, or set DEEPWELL_INDEX__URL")
-    index = MilvusIndex(
-        wanted.url, wanted.token.get_secret_value(), wanted.database, wanted.kind, identity=embeddings.identity
-    )
+    server = (wanted.url, wanted.token.get_secret_value(), wanted.database)
+    index = MilvusIndex(*server, wanted.kind, identity=embeddings.identity)
+    if wanted.lexical == "milvus_bm25":
+        from connectors.index.milvus_bm25 import MilvusLexicalIndex
+
+        return index, MilvusLexicalIndex(*server)
+    from connectors.index.tantivy import TantivyIndex
+
     return index, TantivyIndex(settings.data_dir / "lexical")
 
 
