@@ -1,7 +1,8 @@
 """A model server that speaks OpenAI's protocol and thinks in a fixed way, so that what clients get can be compared.
 
 It answers what the last message asks for: REFUSE a 503, BREAK a connection cut in the middle of the answer, SLOW a
-pause of two seconds before the first token; otherwise three pieces of thinking and an answer that cites passage 1.
+pause of two seconds before the first token, LONG one of 45; otherwise three pieces of thinking and an answer that
+cites passage 1.
 """
 
 import asyncio
@@ -31,6 +32,8 @@ def frame(delta: dict[str, Any], finish: str | None = None, **root: Any) -> byte
 async def frames(asked: str) -> AsyncIterator[bytes]:
     if "SLOW" in asked:
         await asyncio.sleep(2)
+    if "LONG" in asked:
+        await asyncio.sleep(45)
     for piece in THINKING:
         yield frame({"reasoning_content": piece})
     for piece in ANSWER:
