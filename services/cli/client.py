@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from pipelines import errors
 from services.settings import load_settings
 
 Json = dict[str, Any]
+#: seconds a service is waited for that has answered before
+PATIENCE = 30.0
 
 
 class Unreachable(errors.Unavailable):
@@ -23,17 +26,28 @@ class Api:
 
     def __init__(self, data_dir: Path | None = None) -> None:
         self.url, key = address_and_key(data_dir)
+        self._answered = False
         self._http = httpx.Client(
             base_url=self.url, headers={"Authorization": f"Bearer {key}"}, timeout=600, trust_env=False
         )
 
     def call(self, method: str, path: str, **request: Any) -> Json:
-        """One request, one JSON object."""
-        try:
-            response = self._http.request(method, path, **request)
-        except httpx.TransportError as error:
-            raise Unreachable(self._unreachable(error)) from None
-        return _json(response)
+        """One request, one JSON object.
+
+        A service that has answered before may be on its way back after a crash: reading is then tried again for
+        PATIENCE seconds. What changes something is not repeated.
+        """
+        deadline = time.monotonic() + (PATIENCE if self._answered and method == "GET" else 0)
+        while True:
+            try:
+                response = self._http.request(method, path, **request)
+            except httpx.TransportError as error:
+                if time.monotonic() > deadline:
+                    raise Unreachable(self._unreachable(error)) from None
+                time.sleep(0.3)
+                continue
+            self._answered = True
+            return _json(response)
 
     @contextlib.contextmanager
     def stream(self, path: str, body: Json) -> Iterator[Iterator[Json]]:

@@ -74,8 +74,7 @@ def upload(api: "Api", kb: str, name: str, source: str | Path) -> Document:
             page = web.fetch(source)
             file: tuple[str, Any, str] = (page.name, page.content, page.media_type)
             return _send(api, kb, name, file)
-        with source.open("rb") as stream:
-            return _send(api, kb, name, (source.name, stream, "application/octet-stream"))
+        return _send_file(api, kb, name, source)
     except OSError as error:
         reason = "there is no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
         return {"id": "", "name": str(source), "state": "failed", "chunks": 0, "error": f"{source}: {reason}"}
@@ -85,6 +84,21 @@ def upload(api: "Api", kb: str, name: str, source: str | Path) -> Document:
         return {"id": "", "name": name, "state": "failed", "chunks": 0, "error": str(error)}
     except RagError as error:
         return {"id": "", "name": name, "state": "failed", "chunks": 0, "error": str(error)}
+
+
+def _send_file(api: "Api", kb: str, name: str, path: Path) -> Document:
+    """Send a file; once more where the service died meanwhile and comes back: the same content twice is once."""
+    from services.cli.client import PATIENCE, Unreachable
+
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with path.open("rb") as stream:
+                return _send(api, kb, name, (path.name, stream, "application/octet-stream"))
+        except Unreachable:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 def _send(api: "Api", kb: str, name: str, file: tuple[str, Any, str]) -> Document:
