@@ -1,7 +1,8 @@
 """Speaking to llama.cpp's HTTP server: chat, the window, an answer continued after its thinking was closed.
 
-The server separates thinking itself (`--reasoning-format deepseek`, its default) into `reasoning_content`, and keeps a
-limit of thinking tokens for each request (`thinking_budget_tokens`). Source: llama.cpp, tools/server/README.md. The
+The server separates thinking itself (`--reasoning-format deepseek`, its default) into `reasoning_content`, if it knows
+the template for a thinking model's: by its words (`content.split('</think>')` in R1's). It keeps a limit of thinking
+tokens for each request (`thinking_budget_tokens`; 0 is not one). Source: llama.cpp, tools/server/README.md. The
 server process itself is in connectors/models/llamacpp.py, which must not import this.
 """
 
@@ -16,7 +17,7 @@ from pydantic import SecretStr
 from connectors.chat_model import ServedChat
 from connectors.engine import Engine, Request, closed_thoughts
 from connectors.upstream import Upstream
-from connectors.wire import names_openai, read_openai, write_openai
+from connectors.wire import names_openai, read_openai, separates_thinking, write_openai
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
@@ -46,21 +47,6 @@ async def window(upstream: Upstream, model: str) -> int:
     async with await upstream.request("GET", "/props", timeout=10.0) as answer:
         props = await answer.json() if answer.status == 200 else {}
     return int((props.get("default_generation_settings") or {}).get("n_ctx") or 0)
-
-
-async def separation(upstream: Upstream, model: str) -> bool | None:
-    """Whether thinking comes apart, found out by one token; None if the server does not answer that.
-
-    llama.cpp knows a thinking model by its template's words (`content.split('</think>')`). One that it does not know,
-    or a server with `--reasoning-format none`, sends thinking as content: the first token already is.
-    """
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": False}
-    async with await upstream.request("POST", "/v1/chat/completions", orjson.dumps(body)) as answer:
-        if answer.status != 200:
-            return None
-        choices = (await answer.json()).get("choices") or [{}]
-    message = choices[0].get("message") or {}
-    return None if not message else bool(message.get("reasoning_content")) or not message.get("content")
 
 
 async def prompt(upstream: Upstream, model: str, messages: list[dict[str, Any]]) -> str:
@@ -121,7 +107,7 @@ ENGINE = Engine(
     window=window,
     resume=resume,
     read_resumed=read_completion,
-    asks_separation=separation,
+    asks_separation=separates_thinking,
     tokenize=tokenize,
     detokenize=detokenize,
     prompt=prompt,

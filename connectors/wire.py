@@ -12,6 +12,7 @@ from langchain_core.messages import AIMessage, BaseMessage, SystemMessage
 from langchain_core.messages.utils import convert_to_openai_messages
 
 from connectors.engine import Request
+from connectors.upstream import Upstream
 from pipelines.delta import Delta
 from pipelines.profiles import Profile
 from pipelines.reasoning import strip_reasoning
@@ -125,3 +126,18 @@ def _tool_calls(calls: Any) -> list[dict[str, Any]] | None:
 def names_openai(listing: Any) -> list[str]:
     """Model ids of `GET /v1/models`."""
     return [str(entry["id"]) for entry in listing.get("data") or []]
+
+
+async def separates_thinking(upstream: Upstream, model: str) -> bool | None:
+    """Whether a server separates the thinking of a model whose template opens it, found out by one token.
+
+    Where it does not, that token is content; where it does, it is thinking, or the end of it and nothing. None if the
+    server does not answer that.
+    """
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "stream": False}
+    async with await upstream.request("POST", "/v1/chat/completions", orjson.dumps(body)) as answer:
+        found = await answer.json() if answer.status == 200 else None
+    if not isinstance(found, dict) or not found.get("choices"):
+        return None
+    message = found["choices"][0].get("message") or {}
+    return bool(message.get("reasoning_content") or message.get("reasoning")) or not message.get("content")

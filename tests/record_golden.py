@@ -46,7 +46,8 @@ def record(engine: Engine, form: str, fields: dict[str, Any]) -> None:
     request = urllib.request.Request(f"{engine.url}/v1/chat/completions", orjson.dumps(body), headers)
     with urllib.request.urlopen(request, timeout=60) as answer:
         stream = answer.read()
-    path = GOLDEN / f"{engine.name}-{engine.version}-{form}.sse"
+    ending = "txt" if form == "refused" else "sse"
+    path = GOLDEN / f"{engine.name}-{engine.version}-{form}.{ending}"
     path.write_bytes(stream)
     print(f"{path.name}: {len(stream)} bytes")
 

@@ -18,7 +18,7 @@ from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, closed_thoughts, raw_body
 from connectors.upstream import Upstream
-from connectors.wire import names_openai, read_openai, write_openai
+from connectors.wire import names_openai, read_openai, separates_thinking, write_openai
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
@@ -134,5 +134,6 @@ ENGINE = Engine(
     read_resumed=read_completion,
     tokenize=tokenize,
     detokenize=detokenize,
+    asks_separation=separates_thinking,
     prompt=prompt,
 )
