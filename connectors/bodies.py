@@ -92,22 +92,32 @@ def words_of(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
-def thinking_of(data: Mapping[str, Any]) -> bool | None:
-    """Whether the client wants the model to think, by whichever of the many switches it uses; None if by none."""
-    template = data.get("chat_template_kwargs")
-    for options in (data, template if isinstance(template, dict) else {}):
-        for name in ("enable_thinking", "think", "thinking"):
-            if isinstance(options.get(name), bool):
-                return bool(options[name])
-    thinking, reasoning = data.get("thinking"), data.get("reasoning")
-    if isinstance(thinking, dict) and thinking.get("type") in ("enabled", "disabled"):
-        return bool(thinking["type"] == "enabled")
-    effort = data.get("reasoning_effort")
-    if isinstance(reasoning, dict):
-        if isinstance(reasoning.get("enabled"), bool):
-            return bool(reasoning["enabled"])
-        effort = effort or reasoning.get("effort")
-    return {"none": False, "minimal": False, "low": True, "medium": True, "high": True}.get(str(effort))
+def ignored(data: Mapping[str, Any], guards_sampling: bool) -> list[str]:
+    """Names of parameters that were sent and have no effect, for the header X-Ignored-Params.
+
+    `guards_sampling`: the family in force keeps its own temperature and top-p (see pipelines.profiles).
+    """
+    names = [name for name, neutral in _NEUTRAL.items() if data.get(name) not in (None, *neutral)]
+    if guards_sampling and data.get("free_sampling") is not True:
+        names += [name for name in ("temperature", "top_p") if data.get(name) is not None]
+    return sorted(names)
+
+
+#: parameters of the protocols that Deepwell does not pass on, with the values at which that makes no difference
+_NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "n": (1,),
+    "response_format": ({"type": "text"},),
+    "tools": ([],),
+    "functions": ([],),
+    "top_k": (-1, 0),
+    "min_p": (0,),
+    "repetition_penalty": (1,),
+}
 
 
 def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:

@@ -29,6 +29,7 @@ class Request:
     #: False switches thinking off where the family can
     thinking: bool | None = None
     thinking_budget: int | None = None
+    effort: str | None = None
     tools: Sequence[dict[str, Any]] = ()
     tool_choice: Any = None
     #: fields for this server, sent as they are

@@ -80,6 +80,8 @@ def write_openai(request: Request, engine: str) -> dict[str, Any]:
         body |= rule.thinking_on if request.thinking else rule.thinking_off
     elif request.profile.thinks == "switch":
         body |= rule.thinking_on if request.profile.thinks_by_default else rule.thinking_off
+    if request.effort and rule.effort:
+        body[rule.effort] = request.effort
     if request.thinking_budget is not None and rule.budget:
         body[rule.budget] = request.thinking_budget
     return body | (request.extra or {})

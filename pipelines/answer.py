@@ -46,6 +46,10 @@ class Options:
     thinking: bool | None = None
     #: tokens of thinking at most
     thinking_budget: int | None = None
+    #: the client's word for it, sent to engines that take one
+    effort: str = ""
+    #: the client's temperature counts even for a family that guards its own
+    free_sampling: bool = False
     #: answer in this language whatever the question's
     answer_in: Language | None = None
     #: "canonical" numbers passages by document and place, for engines with a prefix cache

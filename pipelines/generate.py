@@ -61,6 +61,8 @@ class Generation:
             "top_p": self.options.top_p,
             "seed": self.options.seed,
             "thinking": self.options.thinking,
+            "effort": self.options.effort or None,
+            "free_sampling": self.options.free_sampling or None,
             "thinking_budget": self.budget.thinking if self.profile.thinks != "never" else None,
         }
         return {name: value for name, value in given.items() if value is not None}

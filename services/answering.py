@@ -12,6 +12,7 @@ from pipelines.language import Language, detect
 from pipelines.meta_prompts import MetaPrompt, recognise
 from pipelines.profiles import Profile
 from pipelines.rag import Rag
+from pipelines.thinking import NOTHINK
 from pipelines.types import Caller, Event, Finish, Message, Text
 from services.build import Deepwell
 
@@ -25,6 +26,7 @@ META_TOKENS = 512
 async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
     """Ids of the knowledge bases a model id stands for; [] for the plain model. NotFound names the ids there are."""
     prefixes = (deepwell.chat.id, ALIAS)
+    model = model.removesuffix(NOTHINK)
     if model in prefixes:
         return []
     bases = {base.name: base.id for base in await deepwell.visible(caller)}

@@ -5,7 +5,7 @@ costs: the 200 is then committed, and a later error comes as a body with `error`
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from fastapi import Request
@@ -25,17 +25,22 @@ Body = dict[str, Any]
 _ending: set[asyncio.Future[None]] = set()
 
 
-async def json_answer(request: Request, work: Awaitable[Body], close: Callable[[], Awaitable[None]]) -> Response:
+async def json_answer(
+    request: Request,
+    work: Awaitable[Body],
+    close: Callable[[], Awaitable[None]],
+    headers: Mapping[str, str] | None = None,
+) -> Response:
     """The JSON that `work` gives; `close` is called if it fails or the client leaves before. Raises what it raises."""
     task = asyncio.ensure_future(work)
     try:
         await until_gone(request, asyncio.wait({task}, timeout=PATIENCE), _nothing)
         if task.done():
-            return Response(dumps(task.result()), media_type="application/json")
+            return Response(dumps(task.result()), media_type="application/json", headers=headers)
     except BaseException:
         await _end(task, close)
         raise
-    return StreamingResponse(_beats(request, task, close), media_type="application/json")
+    return StreamingResponse(_beats(request, task, close), media_type="application/json", headers=headers)
 
 
 async def _beats(

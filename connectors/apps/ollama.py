@@ -8,11 +8,13 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from connectors.bodies import content_text, dumps, json_object, number, role_of, whole, words_of
+from connectors.asking import options_of
+from connectors.bodies import content_text, dumps, json_object, role_of, whole
+from pipelines.answer import Options
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.types import Event, Finish, Message, Reasoning, Text
@@ -36,10 +38,7 @@ class OllamaRequest:
     #: None where the client says nothing: thinking, apart from the answer
     think: bool | None = None
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
+    how: Options = field(default_factory=Options)
     unload: bool = False
 
 
@@ -76,10 +75,7 @@ def _request(
         stream=data.get("stream") is not False,
         think=think if think is None or isinstance(think, bool) else think not in ("", "none", "false"),
         max_tokens=whole(options.get("num_predict")),
-        temperature=number(options.get("temperature")),
-        top_p=number(options.get("top_p")),
-        seed=whole(options.get("seed")),
-        stop=words_of(options.get("stop")),
+        how=options_of(data, options),
         unload=data.get("keep_alive") in (0, "0", "0s"),
     )
 

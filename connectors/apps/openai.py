@@ -13,10 +13,12 @@ from typing import Any
 
 import orjson
 
-from connectors.bodies import content_text, json_object, number, role_of, whole, words_of
+from connectors.asking import options_of
+from connectors.bodies import content_text, json_object, role_of, whole
 from connectors.citing import search_results, spans
 from connectors.open_webui import FOUND, SEARCHING, source, status
 from connectors.reasoning_forms import ReasoningForm, ReasoningOut
+from pipelines.answer import Options
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.language import Language
@@ -37,9 +39,7 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
+    how: Options = field(default_factory=Options)
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -59,9 +59,7 @@ def parse_chat(body: bytes) -> ChatRequest:
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=whole(limit),
-        temperature=number(data.get("temperature")),
-        top_p=number(data.get("top_p")),
-        stop=words_of(data.get("stop")),
+        how=options_of(data),
         extra=data,
     )
 

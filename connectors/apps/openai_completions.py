@@ -7,10 +7,12 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.bodies import dumps, json_object, number, text_list, whole, words_of
+from connectors.asking import options_of
+from connectors.bodies import dumps, json_object, text_list, whole
+from pipelines.answer import Options
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.types import Event, Finish, Text, Usage
@@ -31,9 +33,7 @@ class CompletionRequest:
     stream: bool = False
     include_usage: bool = False
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: tuple[str, ...] = ()
+    how: Options = field(default_factory=Options)
 
 
 def parse_completion(body: bytes) -> CompletionRequest:
@@ -51,9 +51,7 @@ def parse_completion(body: bytes) -> CompletionRequest:
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=whole(data.get("max_tokens")),
-        temperature=number(data.get("temperature")),
-        top_p=number(data.get("top_p")),
-        stop=words_of(data.get("stop")),
+        how=options_of(data),
     )
 
 

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.bodies import content_text, dumps, json_object, number, role_of, thinking_of, whole
+from connectors.bodies import content_text, dumps, json_object, number, role_of, whole
 from connectors.citing import search_results, spans
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
@@ -31,9 +31,6 @@ class ResponsesRequest:
     messages: tuple[Message, ...]
     stream: bool = False
     max_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    think: bool | None = None
     raw: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -53,9 +50,6 @@ def parse_responses(body: bytes) -> ResponsesRequest:
         messages=(*first, *_messages(data.get("input"))),
         stream=data.get("stream") is True,
         max_tokens=whole(data.get("max_output_tokens")),
-        temperature=number(data.get("temperature")),
-        top_p=number(data.get("top_p")),
-        think=thinking_of(data),
         raw=data,
     )
 
@@ -133,11 +127,11 @@ class ResponseWriter:
             "previous_response_id": None,
             "reasoning": {"effort": None, "summary": None},
             "store": False,
-            "temperature": self.request.temperature,
+            "temperature": number(self.request.raw.get("temperature")),
             "text": {"format": {"type": "text"}},
             "tool_choice": "auto",
             "tools": [],
-            "top_p": self.request.top_p,
+            "top_p": number(self.request.raw.get("top_p")),
             "truncation": "disabled",
             "usage": None,
             **found,

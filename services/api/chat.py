@@ -1,17 +1,15 @@
 """The OpenAI surface: models and chat completions."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
-from connectors.apps.openai import ChatRequest, Completion, parse_chat
-from connectors.bodies import thinking_of
-from pipelines.answer import Options
+from connectors.apps.openai import Completion, parse_chat
+from connectors.bodies import ignored
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
-from pipelines.types import Caller, Event
 from services.answering import client_events, language_of, resolve
 from services.api import xinference
 from services.api.deps import Parts
@@ -84,19 +82,23 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
         source_events=delivery.source_events and bool(target),
         language=language,
     )
-    events = deliver(await _events(deepwell, caller, wanted, target), delivery, addresses, language)
+    found = await client_events(
+        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=wanted.how
+    )
+    events = deliver(found, delivery, addresses, language)
     ahead = Lookahead(events)
+    headers = ignored_header(deepwell, wanted.extra)
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
-        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
-    return await json_answer(request, completion.body(events), ahead.close)
+        headers |= STREAM_HEADERS
+        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=headers)
+    return await json_answer(request, completion.body(events), ahead.close, headers)
 
 
-async def _events(deepwell: Deepwell, caller: Caller, wanted: ChatRequest, target: list[str]) -> AsyncIterator[Event]:
-    options = Options(
-        temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop, thinking=thinking_of(wanted.extra)
-    )
-    return await client_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options)
+def ignored_header(deepwell: Deepwell, data: Mapping[str, Any]) -> dict[str, str]:
+    """The header that names parameters without effect, if there are any."""
+    names = ignored(data, deepwell.chat.profile.guards_sampling)
+    return {"X-Ignored-Params": ", ".join(names)} if names else {}
 
 
 async def read_body(request: Request) -> bytes:

@@ -4,7 +4,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from connectors.apps.openai_completions import TextCompletion, parse_completion
-from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.language import detect
@@ -31,7 +30,7 @@ async def create_completion(request: Request, caller: Answerer, deepwell: Parts)
     """Answer a prompt, or several one after the other, each by itself. Thinking is left out: the form has no place."""
     wanted = parse_completion(await read_body(request))
     target = await resolve(deepwell, caller, wanted.model)
-    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, stop=wanted.stop)
+    options = wanted.how
     delivery = delivery_of(request, {})
     answers = []
     for prompt in wanted.prompts:

@@ -7,7 +7,6 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from connectors.apps import ollama
 from connectors.bodies import dumps, json_object, shortened, text_list, whole
-from pipelines.answer import Options
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller
@@ -135,15 +134,8 @@ async def respond(request: Request, caller: Caller, deepwell: Deepwell, wanted: 
     answer = ollama.Answer(wanted)
     if not wanted.messages:
         return loaded(answer)
-    options = Options(
-        temperature=wanted.temperature,
-        top_p=wanted.top_p,
-        seed=wanted.seed,
-        stop=wanted.stop,
-        thinking=False if wanted.think is False else None,
-    )
     found = await client_events(
-        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options
+        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=wanted.how
     )
     delivery = delivery_of(request, {})
     events = deliver(found, delivery, addresses_for(request, delivery), language_of(wanted.messages))

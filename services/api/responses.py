@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response, StreamingResponse
 
 from connectors.apps.openai_responses import ResponseWriter, parse_responses
-from pipelines.answer import Options
+from connectors.asking import options_of
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from services.answering import client_events, language_of, resolve
@@ -35,7 +35,7 @@ async def create_response(request: Request, caller: Answerer, deepwell: Parts) -
     delivery = delivery_of(request, wanted.raw)
     addresses = addresses_for(request, delivery)
     writer = ResponseWriter(wanted, addresses.urls)
-    options = Options(temperature=wanted.temperature, top_p=wanted.top_p, thinking=wanted.think)
+    options = options_of(wanted.raw)
     found = await client_events(
         deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=options
     )

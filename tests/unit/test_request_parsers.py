@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.apps import dify, ollama, openai, openai_completions, openai_embeddings, openai_responses, rerank
-from connectors.bodies import thinking_of
 from pipelines.errors import BadRequest
+from pipelines.thinking import thinking_of
 
 Parser = Callable[[bytes], object]
 PARSERS: dict[str, tuple[Parser, dict[str, Any]]] = {
@@ -103,7 +103,7 @@ def test_nothing_that_clients_send_is_refused(name: str) -> None:
     ],
 )
 def test_every_switch_for_thinking(fields: dict[str, Any], thinks: bool | None) -> None:
-    assert thinking_of(fields) is thinks
+    assert thinking_of(fields).on is thinks
 
 
 def test_ollamas_switch_for_thinking_takes_words_too() -> None:
