@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, documents, keys, knowledge_bases, models, run
+from services.cli import ask, documents, endpoint, keys, knowledge_bases, models, plan, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -25,6 +25,7 @@ app.command("serve")(run.serve)
 app.command("worker")(run.worker)
 app.command("status")(run.status)
 app.command("doctor")(run.doctor)
+app.command("plan")(plan.plan)
 app.command("mcp")(run.mcp)
 app.add_typer(knowledge_bases.app, name="kb")
 app.command("add")(documents.add)
@@ -33,6 +34,7 @@ app.command("search")(ask.search)
 app.command("ask")(ask.ask)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(endpoint.app, name="endpoint")
 
 
 def main() -> None:

@@ -1,0 +1,61 @@
+"""What this machine has: GPUs as nvidia-smi names them, memory as /proc says."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from pipelines.errors import BadRequest
+from pipelines.planner.hardware import GIB, Gpu, Hardware, recognised
+
+FIELDS = ("name", "memory.total", "memory.reserved", "compute_cap")
+
+
+def this_machine() -> Hardware:
+    """Hardware of this machine. Raises BadRequest where its GPUs differ, for a copy takes equal ones."""
+    found = gpus(_nvidia_smi())
+    if len({(gpu.name, gpu.memory) for gpu in found}) > 1:
+        names = ", ".join(gpu.name for gpu in found)
+        raise BadRequest(f"the GPUs of this machine differ ({names}): say with --gpus which of them to plan for")
+    return Hardware(gpu=found[0] if found else None, count=len(found), ram=memory())
+
+
+def memory(path: Path = Path("/proc/meminfo")) -> int:
+    """Bytes of memory that programs can still have, 0 where the system does not say."""
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+
+
+def gpus(table: str) -> list[Gpu]:
+    """GPUs of nvidia-smi's table (csv, noheader, nounits); what the driver keeps is not a program's to use."""
+    found = []
+    for line in filter(str.strip, table.splitlines()):
+        name, total, reserved, capability = (cell.strip() for cell in line.split(","))
+        kept = float(reserved) if reserved.replace(".", "", 1).isdigit() else 0.0
+        found.append(recognised(name, round(float(total) - kept), float(capability)))
+    return found
+
+
+def _nvidia_smi() -> str:
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ""
+    query = [command, f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
+    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    if done.returncode:
+        raise BadRequest(
+            f"nvidia-smi is there and fails ({done.stderr.strip() or done.stdout.strip()}): mend the driver, or "
+            "describe the GPUs with --gpus"
+        )
+    return done.stdout
+
+
+def amount(text: str) -> int:
+    """Bytes of "64GiB", "64GB" or "64". Raises BadRequest."""
+    plain = text.strip().lower().removesuffix("ib").removesuffix("b").removesuffix("g").strip()
+    try:
+        return int(float(plain) * GIB)
+    except ValueError:
+        raise BadRequest(f"--ram {text!r} is not an amount of memory; write for example 64GiB") from None
