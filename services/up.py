@@ -67,7 +67,7 @@ class Platform:
         try:
             await self._started(names)
             await self._until_ready()
-            address = {"url": self.url, "pid": os.getpid()}
+            address = {"url": self.url, "host": self.settings.server.host, "pid": os.getpid()}
             (self.data_dir / "server.json").write_text(json.dumps(address))
             say(f"ready after {time.monotonic() - began:.1f} s")
             if samples:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -109,6 +110,15 @@ def _address(data_dir: Path) -> str:
         f"no Deepwell is running on {data_dir.absolute()}: start it with `deepwell up`, or set DEEPWELL_URL, or name "
         "its data directory with --data-dir"
     )
+
+
+def listening_on(data_dir: Path | None, url: str) -> str:
+    """The address on which the Deepwell of a data directory listens; the one it is reached at if it runs elsewhere."""
+    settings = load_settings({"data_dir": data_dir})
+    if not settings.url:
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return str(json.loads((settings.data_dir / "server.json").read_text())["host"])
+    return urlsplit(url).hostname or ""
 
 
 def _key(data_dir: Path) -> str:

@@ -200,3 +200,19 @@ def test_a_link_to_a_removed_document_opens_nothing(clients: Clients, http: http
     assert http.delete(f"/v1/documents/{document['id']}").status_code == 200
     assert httpx.get(url).status_code == 404
     assert http.delete("/v1/knowledge_bases/gone").status_code == 200
+
+
+def test_what_to_paste_is_what_answers(clients: Clients) -> None:
+    """The address for this machine is tried; the one for containers has the same port and a name they know."""
+    found = clients.running.cli("endpoint", "show", "--for", "python")
+    fields = found["fields"]
+    body = {"model": fields["model"], "messages": [{"role": "user", "content": QUESTION}]}
+    answer = httpx.post(
+        f"{fields['base_url']}/chat/completions", json=body, headers={"Authorization": f"Bearer {fields['api_key']}"}
+    )
+    assert answer.status_code == 200 and fields["model"] in found["models"]
+    dify = clients.running.cli("endpoint", "show", "--for", "dify")
+    port = clients.url.rpartition(":")[2]
+    assert dify["fields"]["API endpoint URL"] == f"http://host.docker.internal:{port}/v1"
+    assert dify["listens_on"] == "127.0.0.1" and dify["reachable_from_containers"] is False
+    assert clients.running.cli("endpoint", "show", "--for", "netscape", code=2) is None
