@@ -42,10 +42,15 @@ def _parallel(plan: Plan) -> list[Option]:
     across = "across machines" if hardware.nodes > 1 else "layers are divided where heads cannot be, or without NVLink"
     reason = across if layout.pipeline > 1 else "one stage: the copy stays inside a machine"
     found.append(Option("pipeline_parallel_size", layout.pipeline, reason))
-    if layout.replicas > 1:
+    if plan.copies_per_node > 1 and data_parallel(plan):
         reason = "a copy fits on fewer GPUs than there are; more copies answer more requests than one divided copy"
-        found.append(Option("data_parallel_size", layout.replicas, reason))
+        found.append(Option("data_parallel_size", plan.copies_per_node, reason))
     return found
+
+
+def data_parallel(plan: Plan) -> bool:
+    """Whether one server of the planned version runs several copies by itself; the V0 engine of 0.8 does not."""
+    return plan.row.version in SpecifierSet(">=0.9")
 
 
 def _precision(plan: Plan) -> list[Option]:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from connectors.engine_options import Option, ollama_tag, options
+from connectors.engine_options import Option, data_parallel, ollama_tag, options
 from pipelines.errors import BadRequest
 from pipelines.planner.request import Plan
 
@@ -31,7 +31,22 @@ def heading(plan: Plan) -> list[str]:
         f"# {plan.capacity:,} tokens of KV cache: {c['full_length']} requests of {r.context:,} tokens at once,",
         f"# {c['with_thinking']} of {r.request_tokens:,} tokens with thinking, {c['without_thinking']} without",
     ]
-    return [*lines, *(f"# note: {warning}" for warning in plan.warnings)]
+    return [*lines, *(f"# note: {warning}" for warning in plan.warnings), *_copies(plan)]
+
+
+def _copies(plan: Plan) -> list[str]:
+    """How more than one copy is started, where one server does not do it by itself."""
+    if plan.row.engine != "vllm" or plan.layout.replicas == 1:
+        return []
+    lines = []
+    if plan.request.hardware.nodes > 1:
+        lines.append("# The copy fits into one machine: start this on each of them, with a load balancer in front.")
+    if plan.copies_per_node > 1 and not data_parallel(plan):
+        lines.append(
+            f"# {plan.copies_per_node} copies on a machine: start this once for each, with its own --port and its own "
+            "GPUs (CUDA_VISIBLE_DEVICES)."
+        )
+    return lines
 
 
 def _flag(option: Option) -> str:

@@ -70,6 +70,7 @@ def shown(plan: Plan) -> dict[str, Any]:
         "environment": dict(plan.row.environment),
         **{option.name: option.value for option in options(plan) if option.value is not None},
         "weights": plan.quantization,
+        "copies": plan.layout.replicas,
         "kv_cache_tokens": plan.kv_tokens,
         "num_gpu_blocks": plan.kv_tokens // plan.block,
         "block_size": plan.block,

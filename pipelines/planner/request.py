@@ -104,6 +104,11 @@ class Plan:
     others: list[tuple[Layout, int]] = field(default_factory=list)
 
     @property
+    def copies_per_node(self) -> int:
+        """Copies that one machine runs."""
+        return max(1, self.layout.replicas // self.request.hardware.nodes)
+
+    @property
     def capacity(self) -> int:
         """Tokens of KV cache of all copies."""
         return self.kv_tokens * self.layout.replicas

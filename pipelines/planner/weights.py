@@ -9,6 +9,7 @@ scale and a 4-bit zero for each group of 128. GGUF: bits a weight by tensor, by 
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipelines.errors import BadRequest
 from pipelines.planner.architecture import Architecture
@@ -55,6 +56,7 @@ class Weights:
         return self.embedding + sum(self.layers) + self.head
 
 
+@lru_cache(maxsize=256)
 def weights(model: Architecture, quantization: str) -> Weights:
     """Bytes of the weights in a quantisation. Raises BadRequest for an unknown one."""
     if quantization in GGUF:
