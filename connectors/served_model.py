@@ -101,6 +101,11 @@ class ServedModel:
             self._window = self._window or self.context
         return self._window
 
+    @property
+    def separates(self) -> bool:
+        """Whether the server was seen to separate thinking from the answer."""
+        return bool(self._separates)
+
     async def names(self) -> list[str]:
         """Models the server has. Raises ModelUnavailable."""
         async with await self.upstream.request("GET", self.engine.models_path, timeout=10.0) as answer:

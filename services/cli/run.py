@@ -1,10 +1,13 @@
 """`deepwell up|serve|worker|status|doctor`: what runs, and how it is."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from services.cli.options import AsJson, DataDir, show_json, show_table
+
+if TYPE_CHECKING:
+    from services.settings import Settings
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on.", show_default=False)]
 Port = Annotated[
@@ -65,12 +68,36 @@ def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         raise typer.Exit(4)
 
 
-def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
-    """Check this machine and the settings; say what is in force, where it came from, and how to mend what is wrong."""
-    from services import doctor as checks
+def doctor(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Probe this model instead; `-` for the one in force.", show_default=False),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", help="Model server: llamacpp, ollama, vllm or openai.", show_default=False)
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Address of the model server.", show_default=False)] = None,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", help="Its key; DEEPWELL_CHAT__API_KEY is seen by fewer.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Check this machine and the settings, or, with --model, a model server: what is wrong, and how to mend it."""
     from services.settings import load_settings
 
-    settings = load_settings({"data_dir": data_dir})
+    given = {"data_dir": data_dir, "chat.server": server, "chat.url": url, "chat.api_key": api_key}
+    settings = load_settings(given)
+    if model is None:
+        _show_machine(settings, as_json)
+    else:
+        _show_model(settings, "" if model == "-" else model, as_json)
+
+
+def _show_machine(settings: "Settings", as_json: bool) -> None:
+    from services import doctor as checks
+
     report = checks.examine(settings)
     if as_json:
         show_json(report)
@@ -81,6 +108,22 @@ def doctor(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             print(f"{'ok  ' if check['ok'] else 'FAIL'}  {check['name']}: {check['found']}")
             if not check["ok"]:
                 print(f"      fix: {check['fix']}")
+    if not report["ok"]:
+        raise typer.Exit(3)
+
+
+def _show_model(settings: "Settings", model: str, as_json: bool) -> None:
+    import asyncio
+
+    from services.doctor_model import examine_model
+
+    report = asyncio.run(examine_model(settings, model))
+    if as_json:
+        show_json(report)
+    else:
+        title = f"{report['model']} ({report['profile']}) on {report['server']} {report['version']}".rstrip()
+        rows: list[list[object]] = [[p["name"], p["outcome"], p["found"], p["fix"]] for p in report["probes"]]
+        show_table(title, ["probe", "result", "found", "fix"], rows)
     if not report["ok"]:
         raise typer.Exit(3)
 

@@ -8,8 +8,7 @@ import asyncio
 import importlib
 import re
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,49 +26,10 @@ from pipelines.generate import Generation, generate
 from pipelines.profiles import Profile, profile_for
 from pipelines.types import Message, Reasoning, Text
 from tests import engines, tiny_r1
-from tests.engines import MODEL, WINDOW, Engine, NotHere
+from tests.engines import MODEL, WINDOW, Engine
 
 R1 = profile_for(MODEL)
 QUESTION: list[BaseMessage] = [HumanMessage("How many times does the letter r occur?")]
-SLOW = pytest.mark.slow
-PARTS = [
-    "llamacpp",
-    "openai",
-    pytest.param("vllm", marks=SLOW),
-    pytest.param("vllm_plain", marks=SLOW),
-]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> tiny_r1.TinyR1:
-    return tiny_r1.build(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def servers(tiny: tiny_r1.TinyR1, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Engine]]:
-    """Servers by name, started when first asked for, ended together."""
-    with ExitStack() as stack:
-        logs = tmp_path_factory.mktemp("logs")
-
-        class Started(dict[str, Engine]):
-            def __missing__(self, name: str) -> Engine:
-                if name == "openai":
-                    running = self["llamacpp"]
-                    self[name] = replace(running, name="openai", url=f"{running.url}/v1")
-                else:
-                    start = {"llamacpp": engines.llamacpp, "vllm": engines.vllm, "vllm_plain": engines.vllm_plain}[name]
-                    self[name] = stack.enter_context(start(tiny, logs / f"{name}.log"))
-                return self[name]
-
-        yield Started()
-
-
-@pytest.fixture(params=PARTS)
-def engine(request: pytest.FixtureRequest, servers: dict[str, Engine]) -> Engine:
-    try:
-        return servers[request.param]
-    except NotHere as reason:
-        pytest.skip(str(reason))
 
 
 def chat(engine: Engine, model: str = MODEL, profile: Profile = R1, **fields: Any) -> ServedChat:
