@@ -40,14 +40,18 @@ def from_gguf(header: Gguf) -> Architecture:
     try:
         heads, hidden = int(get["attention.head_count"]), int(get["embedding_length"])
         vocab = get.get("vocab_size") or header.metadata["tokenizer.ggml.tokens"]
-        return Architecture(
+        found = Architecture(
             id=header.name or header.path.stem, layers=int(get["block_count"]), hidden=hidden, heads=heads,
             kv_heads=int(get.get("attention.head_count_kv") or heads),
             head_dim=int(get.get("attention.key_length") or hidden // heads), ffn=int(get["feed_forward_length"]),
             vocab=int(vocab), context=header.context or 4096, bound="header",
+            qkv_bias=header.architecture == "qwen2", qk_norm=header.architecture == "qwen3",
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableDocument(f"{header.path} does not say what the planner needs ({error})") from None
+    # one embedding for both ends shows in the number of parameters; a split file counts its first part only
+    tied = header.shards == 1 and header.parameters < found.parameters - found.embedding // 2
+    return found.model_copy(update={"tied": tied})
 
 
 def shown(plan: Plan) -> dict[str, Any]:
