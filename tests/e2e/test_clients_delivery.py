@@ -215,4 +215,3 @@ def test_what_to_paste_is_what_answers(clients: Clients) -> None:
     port = clients.url.rpartition(":")[2]
     assert dify["fields"]["API endpoint URL"] == f"http://host.docker.internal:{port}/v1"
     assert dify["listens_on"] == "127.0.0.1" and dify["reachable_from_containers"] is False
-    assert clients.running.cli("endpoint", "show", "--for", "netscape", code=2) is None
