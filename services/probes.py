@@ -263,12 +263,12 @@ async def tools(subject: Subject) -> Result:
     """A tool is taken; for families that have them it is called."""
     if subject.profile.thinks == "always":
         return Result("not applicable", f"{subject.profile.name} has no tools")
+    if subject.too_small:
+        return Result("not applicable", f"model cannot: {subject.too_small}")
     deltas = await subject.ask("Use the tool to add 3 and 5.", tools=[TOOL])
     calls = [call for delta in deltas for call in delta.tool_calls or []]
     if any(call.get("name") == "add" for call in calls):
         return Result("pass", "called add")
-    if subject.too_small:
-        return Result("not applicable", f"model cannot: {subject.too_small}")
     return Result("fail", "the tool was not called", "vLLM: --enable-auto-tool-choice --tool-call-parser of the family")
 
 

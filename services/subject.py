@@ -18,7 +18,7 @@ Outcome = Literal["pass", "fail", "not applicable"]
 #: tokens a probe's answer may have, thinking included
 TOKENS = 1500
 #: the same for a model that does not think
-SHORT = 128
+SHORT = 48
 #: parameters below which a model cannot be asked for knowledge
 LEAST_PARAMETERS = 1_000_000_000
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, documents, endpoint, keys, knowledge_bases, models, plan, run
+from services.cli import ask, documents, endpoint, keys, knowledge_bases, models, plan, prompt, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -34,6 +34,7 @@ app.command("search")(ask.search)
 app.command("ask")(ask.ask)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
+app.add_typer(prompt.app, name="prompt")
 app.add_typer(endpoint.app, name="endpoint")
 
 

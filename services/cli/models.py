@@ -1,4 +1,4 @@
-"""`deepwell models list|pull|import|use|rm`: works on the data directory, with or without a server running."""
+"""`deepwell models list|show|pull|import|use|rm`: works on the data directory, with or without a server running."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -39,6 +39,31 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
         return
     rows: list[list[object]] = [[m["id"], m["state"], f"{m['size'] / 1e9:.1f} GB", m["licence"]] for m in shown]
     show_table("Models", ["name", "state", "size", "licence"], rows)
+
+
+@app.command("show")
+def show(
+    name: Annotated[str, typer.Argument(help="Any model's name: a tag, a Hugging Face id, a file, a served alias.")],
+    profile: Annotated[str, typer.Option("--profile", help="Show this profile instead of the one that matches.")] = "",
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Show how a model is handled: its profile with sources, its flags on each engine, what the registry knows."""
+    from services.model_card import model_card
+
+    card = model_card(_settings(data_dir).data_dir, name, profile)
+    if as_json:
+        show_json(card)
+        return
+    print(f"{name}: {card['title']}  (profile {card['profile']})")
+    show_table("How it is handled", ["", "value", "why"], card["handling"])
+    show_table("Engines", ["engine", "versions", "start with", "thinking in", "switch", "limit"], card["engines"])
+    for title in ("registry", "here"):
+        if card[title]:
+            show_table(title.capitalize(), ["", ""], [list(pair) for pair in card[title].items()])
+    print("Sources:")
+    for source in card["sources"]:
+        print(f"  - {source}")
 
 
 @app.command("pull")

@@ -1,6 +1,7 @@
 """`deepwell doctor --model` on real servers, and on servers with the faults it is there to find."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -94,7 +95,14 @@ def test_flags_follow_the_version() -> None:
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     deepwell = Path(sys.executable).with_name("deepwell")
-    return subprocess.run([deepwell, "doctor", *arguments], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [deepwell, "doctor", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, "DEEPWELL_CHAT__THREADS": "1", "DEEPWELL_CHAT__CONTEXT": "4096"},
+    )
 
 
 def test_the_command_serves_the_embedded_model_for_the_probes(tmp_path: Path) -> None:
