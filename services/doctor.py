@@ -33,7 +33,9 @@ class Check:
 
 def examine(settings: Settings) -> dict[str, Any]:
     """Run every check. {"ok", "settings": [{name, value, source}], "checks": [{name, ok, found, fix}]}."""
-    checks = [check(settings) for check in CHECKS]
+    from services.doctor_host import HOST_CHECKS  # it needs Check from here
+
+    checks = [check(settings) for check in (*CHECKS, *HOST_CHECKS)]
     values = flatten(settings)
     return {
         "ok": all(check.ok for check in checks),
