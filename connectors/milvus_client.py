@@ -32,7 +32,7 @@ _NOT_FOUND, _NOT_LOADED = {4, 100}, {101}
 
 def lite_command(data_dir: Path, port: int) -> list[str]:
     """Command line of the process that serves Milvus Lite on 127.0.0.1; it ends in order on SIGTERM."""
-    command = [sys.executable, "-m", "connectors.lite_server", "--data-dir", str(data_dir)]
+    command = [sys.executable, "-P", "-m", "connectors.lite_server", "--data-dir", str(data_dir)]
     return [*command, "--host", "127.0.0.1", "--port", str(port)]
 
 

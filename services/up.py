@@ -90,6 +90,7 @@ class Platform:
             for state in self.children.states():
                 if state.restarts >= STARTS and state.state != "running":
                     waiting.cancel()
+                    await asyncio.wait({waiting})
                     log = self.data_dir / "logs" / f"{state.name}.log"
                     raise Unavailable(f"{state.name} does not start: {state}. Log: {log}")
             await asyncio.wait({waiting}, timeout=0.5)
@@ -121,7 +122,7 @@ class Platform:
     def _python(
         self, name: str, module: str, environment: dict[str, str], ready: Callable[[], Awaitable[bool]]
     ) -> Child:
-        return Child(name=name, command=(sys.executable, "-m", module), environment=environment, ready=ready)
+        return Child(name=name, command=(sys.executable, "-P", "-m", module), environment=environment, ready=ready)
 
     def _milvus(self) -> Child:
         from connectors.milvus_client import lite_command

@@ -56,7 +56,7 @@ def server_command(model_path: Path, port: int, context: int, threads: int, para
     """
     options = {"model": model_path, "port": port, "context": context, "threads": threads, "parallel": parallel}
     pairs = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return [sys.executable, "-m", "connectors.models.llamacpp", *pairs, "--alias", alias]
+    return [sys.executable, "-P", "-m", "connectors.models.llamacpp", *pairs, "--alias", alias]
 
 
 def main(arguments: Sequence[str]) -> int:

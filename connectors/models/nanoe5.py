@@ -153,7 +153,7 @@ def _cpu() -> str:
 
 
 def _convert(folder: Path) -> None:
-    command = [sys.executable, "-m", "connectors.e5.convert", str(folder)]
+    command = [sys.executable, "-P", "-m", "connectors.e5.convert", str(folder)]
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERSION_TIMEOUT, check=False)

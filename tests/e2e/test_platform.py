@@ -200,6 +200,11 @@ def test_help_is_fast() -> None:
 
 def test_stops_within_ten_seconds_and_finds_everything_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPWELL_CHAT__PROFILE", "plain")  # lets the packaged model speak, in place of a real one
+    # started from a folder whose names shadow ours: the children must not import from it
+    for name in ("services", "pipelines", "connectors", "sentencepiece"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong package')\n")
+    monkeypatch.chdir(tmp_path)
     first = start(tmp_path / "data")
     client = openai.OpenAI(base_url=f"{first.url}/v1", api_key=first.key)
     messages = [{"role": "user", "content": "What is gravity?"}]
