@@ -23,6 +23,7 @@ from services.api import (
     knowledge_bases,
     mcp,
     ollama,
+    pages,
     rerank,
     responses,
     search,
@@ -33,8 +34,9 @@ from services.build import open_deepwell
 from services.limits import Limits
 from services.mcp import Mcp
 from services.paths import Aliases, segments_of
+from services.process import process
 from services.recent import Recent
-from services.settings import Settings, load_settings
+from services.settings import Settings
 
 log = logging.getLogger(__name__)
 #: what is exposed to the network, written out
@@ -54,6 +56,7 @@ ROUTERS = (
     citations,
     knowledge_bases,
     documents,
+    pages,
     jobs,
     keys,
     mcp,
@@ -132,4 +135,4 @@ def run(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    run(load_settings())
+    process(run)

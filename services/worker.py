@@ -16,8 +16,9 @@ from pipelines.ingest import IngestParts
 from services.jobs import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION, Jobs
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock
+from services.process import process
 from services.reconcile import reconcile
-from services.settings import Settings, load_settings
+from services.settings import Settings
 from services.store.store import Store
 from services.workflows import Parser, Workflows
 
@@ -136,4 +137,4 @@ async def _end() -> None:
 
 
 if __name__ == "__main__":
-    run(load_settings())
+    process(run)
