@@ -90,7 +90,7 @@ class Platform:
             for state in self.children.states():
                 if state.restarts >= STARTS and state.state != "running":
                     waiting.cancel()
-                    await asyncio.wait({waiting})
+                    await asyncio.gather(waiting, return_exceptions=True)
                     log = self.data_dir / "logs" / f"{state.name}.log"
                     raise Unavailable(f"{state.name} does not start: {state}. Log: {log}")
             await asyncio.wait({waiting}, timeout=0.5)
