@@ -9,6 +9,7 @@
     ├── TooLarge 413
     ├── UnsupportedDocument 415   no loader for this kind of file
     ├── UnreadableDocument 422    the right kind, but damaged, empty or locked
+    │   └── LockedDocument        its password is missing or wrong (password_required)
     ├── TooManyRequests 429 retryable
     ├── StorageFull 507           the disk is full
     └── Unavailable 503 retryable
@@ -75,6 +76,12 @@ class UnreadableDocument(RagError):
     """The file is damaged, empty, locked, or holds no text."""
 
     status, code = 422, "unreadable_document"
+
+
+class LockedDocument(UnreadableDocument):
+    """The file opens with a password only, and none or a wrong one was given."""
+
+    code = "password_required"
 
 
 class TooManyRequests(RagError):

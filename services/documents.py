@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol
 
 from pipelines.errors import TooLarge
 from pipelines.loaders import find
+from services import passwords
 from services.jobs import Jobs
 from services.settings import Settings
 from services.store.database import database_errors
@@ -36,11 +37,13 @@ async def add_document(
     name: str,
     content: Content,
     source: str = "",
+    password: str = "",
 ) -> Document:
     """Take a file in and queue its ingestion. The same content again is free; other content is a new version.
 
-    The content goes to disk as it comes and is kept under its hash; the name is never used as a path. Raises
-    BadRequest for the name, TooLarge, UnsupportedDocument, UnreadableDocument for an empty file, StorageFull.
+    The content goes to disk as it comes and is kept under its hash; the name is never used as a path. `password` opens
+    a locked file; it is kept only until the job has ended (services.passwords). Raises BadRequest for the name,
+    TooLarge, UnsupportedDocument, UnreadableDocument for an empty file, StorageFull.
     """
     name = document_name(name)
     incoming = settings.data_dir / "incoming" / secrets.token_hex(8)
@@ -51,14 +54,15 @@ async def add_document(
         await asyncio.to_thread(find, incoming, name)
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
         upload = Upload(name=name, sha256=sha256, size=size, media_type=media_type, source=source)
-        return await _enter(store, jobs, settings.data_dir / "blobs", knowledge_base_id, upload, incoming)
+        return await _enter(store, jobs, settings.data_dir, knowledge_base_id, upload, incoming, password)
     finally:
         incoming.unlink(missing_ok=True)
 
 
 async def _enter(
-    store: Store, jobs: Jobs, blobs: Path, knowledge_base_id: str, upload: Upload, incoming: Path
+    store: Store, jobs: Jobs, data_dir: Path, knowledge_base_id: str, upload: Upload, incoming: Path, password: str
 ) -> Document:
+    blobs = data_dir / "blobs"
     # the lock is for whoever removes the last copy of the same content at this moment
     async with store.database.write(lock=upload.sha256) as connection:
         before = await store.documents.content(connection, knowledge_base_id, upload.name)
@@ -69,6 +73,8 @@ async def _enter(
         if before and before.sha256 != upload.sha256:
             await jobs.stop(before.job_id)
             await store.purge.blob(before.sha256, blobs)
+        with database_errors():
+            await asyncio.to_thread(passwords.keep, data_dir / "work" / document.job_id, password)
         await jobs.ingest(document)
     return document
 

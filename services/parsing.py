@@ -73,17 +73,29 @@ class Parser:
     async def __aexit__(self, *error: object) -> None:
         await self.close()
 
-    async def parse(self, path: Path, out: Path, progress: Progress, *, name: str = "") -> int:
+    async def parse(
+        self, path: Path, out: Path, progress: Progress, *, name: str = "", password: str = "", ocr: bool = True
+    ) -> int:
         """Write the pages of `path` to `out`, one JSON object a line with the fields of Page; return their number.
 
-        `out` appears only when it is whole. `progress` is called at most 20 times a second with pages done and, if
-        known, pages in all.
+        `out` appears only when it is whole; beside it notes.json, if there is something to note. `progress` is called
+        at most 20 times a second with pages done and, if known, pages in all.
         `name` is what the document is called, if the file is called otherwise; its suffix helps to find the loader.
         A child that dies is replaced and the document tried once more. Raises NotFound, UnsupportedDocument,
-        StorageFull, Unavailable if the pool was closed, and UnreadableDocument for a file that is damaged or takes
-        more than its limits.
+        StorageFull, Unavailable if the pool was closed, LockedDocument for a password that is missing or wrong, and
+        UnreadableDocument for a file that is damaged or takes more than its limits.
         """
-        request = _request(path, out, name or path.name)
+        request = _request(path, out, name or path.name) | {"password": password, "ocr": "on" if ocr else "off"}
+        return await self._ask(request, progress)
+
+    async def draw(self, path: Path, out: Path, number: int, *, name: str = "") -> None:
+        """Write page `number` as PNG to `out`, and beside it, as .json, where its words stand (a Layout).
+
+        Raises NotFound for a page that is not there, and what `parse` raises.
+        """
+        await self._ask(_request(path, out, name or path.name) | {"page": str(number)}, lambda *_: None)
+
+    async def _ask(self, request: dict[str, str], progress: Progress) -> int:
         deaths: list[str] = []
         async with self._slots:
             while len(deaths) < 2:
@@ -153,8 +165,8 @@ class _Child:
         self.documents += 1
         watch = asyncio.create_task(self._watch())
         try:
-            async with asyncio.timeout(self._limits.timeout):
-                answer = await self._converse(request, progress)
+            async with asyncio.timeout(self._limits.timeout) as clock:
+                answer = await self._converse(request, progress, clock)
         except TimeoutError:
             raise UnreadableDocument(
                 f"{request['name']} took more than {self._limits.timeout:g} s to parse: split it, or raise "
@@ -173,8 +185,8 @@ class _Child:
             raise _error(answer)
         return int(answer["done"])
 
-    async def _converse(self, request: dict[str, str], progress: Progress) -> dict[str, Any]:
-        """Send the request and read lines until the answer."""
+    async def _converse(self, request: dict[str, str], progress: Progress, clock: asyncio.Timeout) -> dict[str, Any]:
+        """Send the request and read lines until the answer. OCR of a page may ask for more time, and gives it back."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
@@ -182,10 +194,13 @@ class _Child:
             await self._process.stdin.drain()
             while line := await self._process.stdout.readline():
                 answer: dict[str, Any] = json.loads(line)
-                if "pages" not in answer:
+                if "pages" in answer:
+                    progress(answer["pages"], answer["of"])
+                elif "extend" in answer:
+                    clock.reschedule((clock.when() or 0.0) + answer["extend"])
+                else:
                     self.healthy = True
                     return answer
-                progress(answer["pages"], answer["of"])
         except ConnectionError:
             pass
         raise _Died(_reason(await self._process.wait()))

@@ -41,6 +41,11 @@ class ServerSettings(Section):
         le=20_000,
         description="Days for which a citation's signed link opens without a key; 0 sets no end.",
     )
+    citation_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that signs citation links, of 32 characters or more; the same for several services on one "
+        "database. Empty keeps one in the data directory.",
+    )
     cors_origins: str = Field(
         "loopback",
         description="Web pages that may call the service: loopback, * for all, or origins separated by commas.",
@@ -130,7 +135,8 @@ class IngestSettings(Section):
         300, ge=32, le=2048, description="Tokens of a passage, in the embedding model's vocabulary."
     )
     chunk_overlap: int = Field(40, ge=0, le=512, description="Tokens shared by neighbouring passages.")
-    parse_timeout: float = Field(120.0, gt=0, description="Seconds a parser may take for one document.")
+    parse_timeout: float = Field(120.0, gt=0, description="Seconds a parser may take for one document, OCR apart.")
+    ocr: bool = Field(True, description="Read pages that are pictures, where the extra `ocr` is installed.")
     parse_memory_mb: int = Field(2048, ge=128, description="Memory a parser process may use, in MiB.")
     parse_processes: int = Field(1, ge=1, description="Documents parsed at once.")
     batch: int = Field(64, ge=1, description="Passages embedded and written at once.")

@@ -18,6 +18,7 @@ from dbos import error as dbos_errors
 from pipelines.errors import RagError
 from pipelines.ingest import IngestParts, Target, chunk_pages, embed_and_index, flush, remove
 from pipelines.types import Chunk, JobState
+from services import notes, passwords
 from services.jobs import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
 from services.meter import Meter
 from services.repair import repair
@@ -44,7 +45,9 @@ Progress = Callable[[int, int | None], None]
 class Parser(Protocol):
     """services.parsing.Parser: parses in a child process."""
 
-    async def parse(self, path: Path, out: Path, progress: Progress, *, name: str = "") -> int:
+    async def parse(
+        self, path: Path, out: Path, progress: Progress, *, name: str = "", password: str = "", ocr: bool = True
+    ) -> int:
         """Write pages as JSON lines to `out`, give their number. Raises UnsupportedDocument, UnreadableDocument."""
 
 
@@ -59,6 +62,7 @@ class Workflows:
         self._parser = parser
         self._settings = settings
         self._blobs = data_dir / "blobs"
+        self._data_dir = data_dir
         self._work = data_dir / "work"
         self._turns = Turns()
         # documents are parsed while another one is embedded: parsing waits for files, embedding takes every core
@@ -155,7 +159,11 @@ class Workflows:
             loop.call_soon_threadsafe(meter.note, total)
 
         with database_errors():
-            pages = await self._parser.parse(self._blobs / document.sha256, out, progress, name=document.name)
+            pages = await self._parser.parse(
+                self._blobs / document.sha256, out, progress, name=document.name, ocr=self._settings.ocr,
+                password=await asyncio.to_thread(passwords.read, self._work / job_id),
+            )  # fmt: skip
+            await asyncio.to_thread(notes.keep, out.with_name(notes.NAME), self._data_dir, document.sha256)
         await meter.settle()
         await self._owned(document_id, job_id, pages_total=pages, step="splitting")
         return pages

@@ -1,7 +1,7 @@
 """Documents to pages of text: one file for each kind, found by looking into the folder.
 
-A loader file offers `SUFFIXES`, `MEDIA_TYPES`, `recognises(sample)` and `load(path)`. Adding a kind is adding a file:
-nothing here names one. Libraries are imported inside `load`, so that finding a loader stays fast.
+A loader file offers `SUFFIXES`, `MEDIA_TYPES`, `recognises(sample)` and `load(path, options)`. Adding a kind is
+adding a file: nothing here names one. Libraries are imported inside `load`, so that finding a loader stays fast.
 """
 
 import errno
@@ -9,14 +9,16 @@ import pkgutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import IO, TYPE_CHECKING, Protocol, cast
 
-from pipelines.errors import NotFound, RagError, UnreadableDocument, UnsupportedDocument
+from pipelines.encoding import decode
+from pipelines.errors import LockedDocument, NotFound, RagError, UnreadableDocument, UnsupportedDocument
 from pipelines.markup import clean
+from pipelines.mojibake import Words, repair
 from pipelines.types import Page
 
 if TYPE_CHECKING:
@@ -45,6 +47,64 @@ class Sample:
     members: frozenset[str] = frozenset()
 
 
+def _nobody(_text: str) -> None:
+    """Remarks that nobody asked for."""
+
+
+def _no_clock(_seconds: float) -> None:
+    """There is no limit to move."""
+
+
+@dataclass(slots=True)
+class Budget:
+    """What the files in one archive may take together, whatever they say of themselves."""
+
+    entries: int = 2000
+    unpacked: int = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What whoever asks for a document says about it, and how it wants to hear of what happens."""
+
+    #: opens a locked file; never logged, never written
+    password: str = ""
+    #: read pictures of text where the extra `ocr` is installed
+    ocr: bool = True
+    #: how many archives and messages this document lies in
+    depth: int = 0
+    #: what is left of the sizes and numbers that everything in one archive may take together
+    budget: Budget = field(default_factory=Budget)
+    #: words with their log probabilities, asked for only where text lost bytes (pipelines.mojibake)
+    words: Callable[[], Words] | None = None
+    #: told what was left out, repaired or guessed, in words
+    remark: Callable[[str], None] = _nobody
+    #: told before work that is slow by nature (OCR of a page): seconds it may take beyond the document's limit
+    extend: Callable[[float], None] = _no_clock
+    #: told the words of a page that was read from a picture: page number and its layout
+    layout: Callable[[int, "Layout"], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """Text and its box on a page: left, top, right, bottom in points (1/72 inch) from the top left corner."""
+
+    text: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the words of a page stand. `source` is "text" for its own, "ocr" for what was read from its picture."""
+
+    width: float
+    height: float
+    words: tuple[Word, ...]
+    source: str = "text"
+    #: mean confidence of the recognition, 0..1; 1 for text
+    confidence: float = 1.0
+
+
 class Loader(Protocol):
     """What a file in this folder offers."""
 
@@ -55,7 +115,7 @@ class Loader(Protocol):
     def recognises(self, sample: Sample) -> bool:
         """Whether the content alone says that this loader is right, whatever the name."""
 
-    def load(self, path: Path) -> Iterator[Page]:
+    def load(self, path: Path, options: Options) -> Iterator[Page]:
         """Pages in order, raw: `pipelines.loaders.load` cleans the text and names what is damaged."""
 
 
@@ -89,21 +149,22 @@ def find(path: Path, name: str = "") -> Loader:
     raise UnsupportedDocument(f"{name} is of a kind Deepwell cannot read. It reads {', '.join(supported())}")
 
 
-def load(path: Path, name: str = "") -> Iterator[Page]:
+def load(path: Path, name: str = "", options: Options | None = None) -> Iterator[Page]:
     """Pages of a file in order, cleaned; pages without text are left out.
 
-    Raises what `find` raises, and UnreadableDocument for a file that is damaged, locked or without any text.
+    Raises what `find` raises, UnreadableDocument for a file that is damaged or without any text, and LockedDocument for
+    one whose password is missing or wrong.
     """
     name = name or path.name
     empty = True
     try:
-        for page in find(path, name).load(path):
+        for page in find(path, name).load(path, options or Options()):
             text = clean(page.text)
             if text.strip():
                 empty = False
                 yield Page(text=text, number=page.number, title=clean(page.title))
-    except UnreadableDocument as error:
-        raise UnreadableDocument(str(error).replace(path.name, name)) from error
+    except (UnreadableDocument, UnsupportedDocument) as error:
+        raise type(error)(str(error).replace(path.name, name)) from error
     except MemoryError:
         raise UnreadableDocument(f"{name} needs more memory than a parser may use: split it") from None
     except (*_DAMAGE, OSError) as error:
@@ -115,13 +176,35 @@ def load(path: Path, name: str = "") -> Iterator[Page]:
         raise UnreadableDocument(f"{name} holds no text: there is nothing to find in it")
 
 
-def count_pages(path: Path, name: str = "") -> int | None:
+def count_pages(path: Path, name: str = "", options: Options | None = None) -> int | None:
     """Number of pages if the kind of document knows it before it is read (for progress), else None."""
     count = getattr(find(path, name), "count_pages", None)
     try:
-        return cast(int, count(path)) if count else None
+        return cast(int, count(path, options or Options())) if count else None
     except (RagError, *_DAMAGE):
         return None  # `load` says what is wrong
+
+
+def read_text(path: Path, options: Options) -> str:
+    """Text of a file in whatever encoding; one that was read in a wrong one before and saved so is made whole.
+
+    A remark says so, with how sure it is; the file itself stays as it is. Raises what `decode` raises.
+    """
+    text = decode(path.read_bytes(), path.name)
+    found = repair(text, options.words)
+    if found is None:
+        return text
+    lost = f", with lost bytes in {found.damaged} characters" if found.damaged else ""
+    options.remark(
+        f"the text was UTF-8 that had been read as {found.encoding}{lost}: repaired, confidence {found.confidence:.2f}"
+    )
+    return found.text
+
+
+def locked(path: Path, options: Options, how: str = "") -> LockedDocument:
+    """The error for a file that its password, if one was given, does not open."""
+    what = "does not open with the password given" if options.password else "needs a password to be opened"
+    return LockedDocument(f"{path.name} {what}: {how or 'add it again with its password (deepwell add --password)'}")
 
 
 def as_documents(path: Path, name: str = "") -> Iterator["Document"]:
@@ -148,8 +231,14 @@ def _sample(path: Path, name: str) -> Sample:
 
 
 def _members(path: Path, name: str) -> frozenset[str]:
+    with path.open("rb") as file:
+        return zip_members(file, name)
+
+
+def zip_members(file: IO[bytes], name: str) -> frozenset[str]:
+    """Names of a zip's members. Raises UnreadableDocument for a damaged one and for one that unpacks to too much."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
         raise UnreadableDocument(f"{name} is damaged ({error}): it is cut off or was changed on its way") from None

@@ -1,25 +1,55 @@
-"""What Word and PowerPoint files share: encryption, and charts."""
+"""What Office files share: encryption, and charts."""
 
+import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pipelines.errors import UnreadableDocument
+from pipelines.loaders import Options, locked, zip_members
 
-# An encrypted Office file is an OLE file with a stream of this name ([MS-OFFCRYPTO] 2.3), not a zip.
+# An encrypted Office file is an OLE file ([MS-OFFCRYPTO] 2.3), not a zip.
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")
+#: Excel encrypts workbooks that are only write-protected with this password ([MS-OFFCRYPTO] 4.14, Microsoft's notes)
+_OPEN_TO_ALL = "VelvetSweatshop"
 _C = "{http://schemas.openxmlformats.org/drawingml/2006/chart}"
-_STREAM = "EncryptedPackage".encode("utf-16-le")
 
 
-def refuse_encrypted(path: Path) -> None:
-    """Raise UnreadableDocument if an Office file needs a password, or is an old binary one under a new name."""
+def opened(path: Path, options: Options) -> IO[bytes]:
+    """An Office Open XML file, to be read and closed; an encrypted one is decrypted in memory.
+
+    Raises LockedDocument if its password is missing or wrong, UnreadableDocument for an old binary file under a new
+    name and for an encrypted bomb.
+    """
     with path.open("rb") as file:
         if file.read(8) != _OLE:
-            return
-    if _STREAM in path.read_bytes():
-        raise UnreadableDocument(f"{path.name} needs a password to be opened: save a copy without one and add that")
-    raise UnreadableDocument(f"{path.name} is an old binary Office file: save it as {path.suffix} and add that")
+            return path.open("rb")
+    content = unlocked(path, options)
+    if content.startswith(_OLE):
+        raise UnreadableDocument(f"{path.name} is an old binary Office file: name it .doc, .xls or .ppt and add that")
+    zip_members(io.BytesIO(content), path.name)
+    return io.BytesIO(content)
+
+
+def unlocked(path: Path, options: Options) -> bytes:
+    """Content of an Office file of any age without its encryption. Raises LockedDocument."""
+    import msoffcrypto
+    from msoffcrypto import exceptions
+
+    with path.open("rb") as file:
+        try:
+            office: Any = msoffcrypto.OfficeFile(file)
+            if not office.is_encrypted():
+                return path.read_bytes()
+            check = {"verify_password": True} if office.format == "ooxml" else {}
+            plain = io.BytesIO()
+            office.load_key(password=options.password or _OPEN_TO_ALL, **check)
+            office.decrypt(plain)
+            return plain.getvalue()
+        except exceptions.InvalidKeyError:
+            raise locked(path, options) from None
+        except (exceptions.FileFormatError, exceptions.DecryptionError, exceptions.EncryptionError) as error:
+            raise ValueError(str(error)) from error
 
 
 def chart_rows(chart: Any) -> list[list[str]]:

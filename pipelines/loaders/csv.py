@@ -5,8 +5,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.encoding import decode
-from pipelines.loaders import Sample
+from pipelines.loaders import Options, Sample, read_text
 from pipelines.markup import table
 from pipelines.types import Page
 
@@ -21,9 +20,9 @@ def recognises(sample: Sample) -> bool:
     return False
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page for each 1,000 rows, without a number; the title names the rows if there are several pages."""
-    text = decode(path.read_bytes(), path.name)
+    text = read_text(path, options)
     csv.field_size_limit(16 << 20)
     rows = (row for row in csv.reader(io.StringIO(text, newline=""), _dialect(text)) if any(row))
     header = next(rows, [])

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.loaders import Sample
-from pipelines.loaders._office import joined, picture, refuse_encrypted
+from pipelines.loaders import Options, Sample
+from pipelines.loaders._office import joined, opened, picture
 from pipelines.markup import heading, one_line, spanned, table
 from pipelines.types import Page
 
@@ -29,14 +29,14 @@ def recognises(sample: Sample) -> bool:
     return "word/document.xml" in sample.members
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page without a number: Word files do not know their pages. Page headers and footers are left out."""
-    refuse_encrypted(path)
     import docx
     from docx.opc.exceptions import OpcError
 
     try:
-        document = docx.Document(str(path))
+        with opened(path, options) as file:
+            document = docx.Document(file)
     except OpcError as error:
         raise ValueError(str(error)) from error
     reader = _Reader(document)

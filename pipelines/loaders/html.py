@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.encoding import decode
-from pipelines.loaders import Sample
+from pipelines.loaders import Options, Sample, read_text
 from pipelines.markup import heading, one_line, spanned, table
 from pipelines.types import Page
 
@@ -47,23 +46,25 @@ def recognises(sample: Sample) -> bool:
     return _START.match(sample.head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe")) is not None
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page without a number; navigation, scripts, forms and hidden parts are left out."""
+    title, body = read(read_text(path, options))
+    top = heading(title, 1) if title and not re.search(r"^# ", body, re.MULTILINE) else ""
+    yield Page(text=f"{top}\n\n{body}" if top else body)
+
+
+def read(text: str) -> tuple[str, str]:
+    """Title and Markdown of a page of HTML, or of a piece of one (a letter, an entry of a feed, a chapter)."""
     from lxml import etree
     from lxml import html as lxml_html
 
-    text = decode(path.read_bytes(), path.name)
-    if not text.strip():
-        return
     parser = lxml_html.HTMLParser(encoding="utf-8", no_network=True, remove_comments=True, remove_pis=True)
     try:
-        root = lxml_html.document_fromstring(text.encode("utf-8"), parser=parser)
+        root = lxml_html.document_fromstring(text.encode("utf-8", "replace"), parser=parser)
     except etree.ParserError:  # a page with nothing in it
-        return
+        return "", ""
     title = one_line(root.findtext(".//title") or "")
-    body = "\n\n".join(block for block in _blocks(_content(root)) if block.strip())
-    top = heading(title, 1) if title and not re.search(r"^# ", body, re.MULTILINE) else ""
-    yield Page(text=f"{top}\n\n{body}" if top else body)
+    return title, "\n\n".join(block for block in _blocks(_content(root)) if block.strip())
 
 
 def _content(root: Any) -> Any:

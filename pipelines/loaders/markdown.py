@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.encoding import decode
-from pipelines.loaders import Sample
+from pipelines.loaders import Options, Sample, read_text
 from pipelines.markup import heading
 from pipelines.types import Page
 
@@ -24,9 +23,9 @@ def recognises(sample: Sample) -> bool:
     return bool(re.match(rb"(?:\xef\xbb\xbf)?---\r?\n(?:[^\n]*\n){0,20}?title:", sample.head))
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page without a number; its title is that of the front matter."""
-    text = decode(path.read_bytes(), path.name).replace("\r\n", "\n")
+    text = read_text(path, options).replace("\r\n", "\n")
     fields, body = _front_matter(text)
     title = fields.get("title", "")
     lines = [f"{name}: {fields[name]}" for name in _KEPT if fields.get(name)]

@@ -1,14 +1,16 @@
-"""PDF by pypdfium2, page by page: fast, and right for Chinese, Japanese and Korean."""
+"""PDF by pypdfium2, page by page: fast, and right for Chinese, Japanese and Korean; OCR for the pages that need it."""
 
 import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
+from math import prod
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UnreadableDocument
-from pipelines.loaders import Sample
+from pipelines.loaders import Options, Sample, _ocr, locked
 from pipelines.types import Page
 
 SUFFIXES = frozenset({".pdf"})
@@ -25,6 +27,19 @@ _HYPHEN = re.compile("(\\w{0,40})\ufffe(\\w{0,40})")
 _HYPHENATED = 0.04
 _WIDE = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，]")
 _WRAP = re.compile("[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff、，] *\r?\n[\u3041-\u3096\u30a1-\u30fc\u3400-\u9fff]")
+#: a page with fewer characters is looked at for pictures
+_SPARSE = 300
+#: share of a page under pictures from which on these may hold its text
+_COVERED = 0.15
+#: drawn shapes from which on a page without text may be text as outlines
+_OUTLINES = 50
+#: shapes that are looked at
+_MOST_OBJECTS = 2000
+#: dots of an embedded picture that is still drawn
+_MOST_IMAGE_DOTS = 200_000_000
+#: share of characters without a meaning from which on a text layer is worth nothing
+_GARBLED = 0.2
+_LETTERS = re.compile(r"[\W_]+")
 #: least characters of a line that may have been wrapped
 _FULL_LINE = 18
 
@@ -34,39 +49,96 @@ def recognises(sample: Sample) -> bool:
     return b"%PDF-" in sample.head[:1024]
 
 
-def load(path: Path) -> Iterator[Page]:
-    """Pages with their numbers, in pdfium's reading order.
+def load(path: Path, options: Options) -> Iterator[Page]:
+    """Pages with their numbers, in pdfium's reading order; pages that are pictures, or whose text is garbled, by OCR.
 
-    Raises UnreadableDocument if a password is needed, or if no page holds text: then it is a scan.
+    A page is judged by itself: text layer first, and OCR only where that says nothing. Raises LockedDocument for a
+    missing or wrong password, UnreadableDocument if no page holds text.
     """
-    empty = True
-    with closing(_open(path)) as document:
+    ocr = options.ocr and _ocr.is_installed()
+    empty, unread = True, []
+    with closing(opened(path, options)) as document:
         for index in range(len(document)):
             with closing(document[index]) as page, closing(page.get_textpage()) as content:
                 text = _tidy(content.get_text_range(errors="replace"))
+                if len(text) < _SPARSE or _is_garbled(text):
+                    if ocr and _is_picture(page, text):
+                        text = _recognised(page, index + 1, text, options)
+                    elif _is_picture(page, text):
+                        unread.append(index + 1)
             empty = empty and not text.strip()
             yield Page(text=text, number=index + 1)
     if empty:
-        raise UnreadableDocument(f"{path.name} holds no text (scanned?): add a version with a text layer")
+        what = _ocr.MISSING if unread else "add a version with a text layer"
+        raise UnreadableDocument(f"{path.name} holds no text (scanned?): {what}")
+    if unread:
+        options.remark(f"pages {', '.join(map(str, unread))} are pictures that were not read: {_ocr.MISSING}")
 
 
-def count_pages(path: Path) -> int:
+def count_pages(path: Path, options: Options) -> int:
     """Number of pages. Raises UnreadableDocument as `load` does."""
-    with closing(_open(path)) as document:
+    with closing(opened(path, options)) as document:
         return len(document)
 
 
-def _open(path: Path) -> Any:
+def opened(path: Path, options: Options) -> Any:
+    """The document, to be closed. Raises LockedDocument, or UnreadableDocument for a damaged one."""
     import pypdfium2
 
-    try:
-        return pypdfium2.PdfDocument(path)
-    except pypdfium2.PdfiumError as error:
-        if error.err_code == _PASSWORD:
-            raise UnreadableDocument(
-                f"{path.name} needs a password to be opened: save a copy without one and add that"
-            ) from None
-        raise UnreadableDocument(f"{path.name} is a damaged PDF: {error}") from None
+    # without a password first: one that goes with a batch must not close the files that need none
+    for password in dict.fromkeys((None, options.password or None)):
+        try:
+            return pypdfium2.PdfDocument(path, password=password)
+        except pypdfium2.PdfiumError as error:
+            if error.err_code != _PASSWORD:
+                raise UnreadableDocument(f"{path.name} is a damaged PDF: {error}") from None
+    raise locked(path, options)
+
+
+def _is_garbled(text: str) -> bool:
+    """Whether a text layer says nothing: fonts without a table of Unicode give private and unassigned characters."""
+    if text.isascii():
+        return False
+    odd = sum(char == "\ufffd" or unicodedata.category(char) in ("Co", "Cn", "Cs") for char in text)
+    return odd > _GARBLED * len(text)
+
+
+def _is_picture(page: Any, text: str) -> bool:
+    """Whether there is something to see that the text does not say: pictures over a part of the page, or drawn text."""
+    from pypdfium2 import raw
+
+    area = page.get_width() * page.get_height()
+    kinds = [raw.FPDF_PAGEOBJ_IMAGE, raw.FPDF_PAGEOBJ_PATH, raw.FPDF_PAGEOBJ_SHADING]
+    covered, paths = 0.0, 0
+    for thing in islice(page.get_objects(filter=kinds, max_depth=3), _MOST_OBJECTS):
+        if thing.type == raw.FPDF_PAGEOBJ_IMAGE:
+            if prod(thing.get_px_size()) > _MOST_IMAGE_DOTS:
+                return False  # drawing it takes gigabytes: a bomb, or a map
+            left, bottom, right, top = thing.get_bounds()
+            covered += max(0.0, right - left) * max(0.0, top - bottom)
+        else:
+            paths += 1
+    return covered > _COVERED * area or (paths > _OUTLINES and not text.strip()) or _is_garbled(text)
+
+
+def _recognised(page: Any, number: int, text: str, options: Options) -> str:
+    """What OCR reads on a page; lines of its text layer that OCR did not see stay in front (a hybrid page)."""
+    width, height = page.get_size()
+    scale = min(_ocr.DPI / 72, (_ocr.MOST_DOTS / max(1.0, width * height)) ** 0.5)
+    if width * scale < 1 or height * scale < 1:  # a page so long and thin that nothing can stand on it
+        return text
+    with _ocr.slow(options):
+        lines = _ocr.recognise(page.render(scale=scale, rev_byteorder=True).to_numpy()[:, :, :3])
+    if not lines:
+        return text
+    if options.layout:
+        options.layout(number, _ocr.layout(lines, (width, height), scale))
+    seen = _ocr.as_text(lines)
+    if _is_garbled(text):
+        return seen
+    known = _LETTERS.sub("", seen)
+    missed = [line for line in text.splitlines() if (bare := _LETTERS.sub("", line)) and bare not in known]
+    return "\n".join((*missed, seen))
 
 
 def _tidy(text: str) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipelines.loaders import Sample
-from pipelines.loaders._office import chart_rows, joined, picture, refuse_encrypted
+from pipelines.loaders import Options, Sample
+from pipelines.loaders._office import chart_rows, joined, opened, picture
 from pipelines.markup import heading, one_line, spanned, table
 from pipelines.types import Page
 
@@ -18,9 +18,9 @@ def recognises(sample: Sample) -> bool:
     return "ppt/presentation.xml" in sample.members
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """Slides with their numbers and titles, shapes from top to bottom."""
-    for number, slide in enumerate(_open(path).slides, 1):
+    for number, slide in enumerate(_open(path, options).slides, 1):
         title = one_line(slide.shapes.title.text_frame.text) if slide.shapes.title is not None else ""
         blocks = [heading(title, 1)]
         for shape in _in_order(slide.shapes):
@@ -32,18 +32,18 @@ def load(path: Path) -> Iterator[Page]:
         yield Page(text=joined(blocks), number=number, title=title or f"Slide {number}")
 
 
-def count_pages(path: Path) -> int:
+def count_pages(path: Path, options: Options) -> int:
     """Number of slides."""
-    return len(_open(path).slides)
+    return len(_open(path, options).slides)
 
 
-def _open(path: Path) -> Any:
-    refuse_encrypted(path)
+def _open(path: Path, options: Options) -> Any:
     import pptx
     from pptx.exc import PythonPptxError
 
     try:
-        return pptx.Presentation(str(path))
+        with opened(path, options) as file:
+            return pptx.Presentation(file)
     except PythonPptxError as error:
         raise ValueError(str(error)) from error
 

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.encoding import decode
-from pipelines.loaders import Sample
+from pipelines.loaders import Options, Sample, read_text
 from pipelines.types import Page
 
 #: "": a file without a suffix is read as text (README, LICENSE)
@@ -17,6 +16,6 @@ def recognises(sample: Sample) -> bool:
     return False
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page without a number."""
-    yield Page(text=decode(path.read_bytes(), path.name))
+    yield Page(text=read_text(path, options))

@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from pipelines.loaders import Sample
-from pipelines.loaders._office import refuse_encrypted
+from pipelines.loaders import Options, Sample
+from pipelines.loaders._office import opened
 from pipelines.markup import table
 from pipelines.types import Page
 
@@ -24,13 +24,15 @@ def recognises(sample: Sample) -> bool:
     return "xl/workbook.xml" in sample.members
 
 
-def load(path: Path) -> Iterator[Page]:
+def load(path: Path, options: Options) -> Iterator[Page]:
     """One page for each sheet, with its number and name; stored values, dates as ISO 8601, percentages as shown."""
-    refuse_encrypted(path)
     import openpyxl
 
     # an open file, since openpyxl judges a path by its ending, and stored files have none
-    with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # it warns of every extension it leaves out
+    with (
+        opened(path, options) as file,
+        warnings.catch_warnings(action="ignore"),
+    ):  # it warns of every extension it leaves out
         workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
         with closing(workbook):
             for number, sheet in enumerate(workbook.worksheets, 1):

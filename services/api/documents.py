@@ -31,13 +31,22 @@ async def upload_document(
     caller: Ingester,
     deepwell: Parts,
     name: Annotated[str, Form(description="Name for citations, with one file; its file name if left out.")] = "",
+    password: Annotated[str, Form(max_length=1024, description="Opens those of the files that are locked.")] = "",
 ) -> Documents:
     """Take files in; they are searchable once their state is `succeeded`. The same content again is free."""
     base = await deepwell.knowledge_base(caller, knowledge_base)
     if name and len(file) > 1:
         raise BadRequest("`name` goes with one file; send several files without it")
     added = [
-        await add_document(deepwell.settings, deepwell.store, deepwell.jobs, base.id, name or one.filename or "", one)
+        await add_document(
+            deepwell.settings,
+            deepwell.store,
+            deepwell.jobs,
+            base.id,
+            name or one.filename or "",
+            one,
+            password=password,
+        )
         for one in file
     ]
     return Documents(documents=[shown(document, base.name) for document in added])
@@ -110,6 +119,7 @@ def shown(document: records.Document, knowledge_base: str) -> Document:
         eta=document.eta,
         size=document.size,
         error=document.error or None,
+        code=document.error_code or None,
         job=document.job_id,
         created=iso(document.created),
         updated=iso(document.updated),

@@ -51,9 +51,37 @@ class Document(BaseModel):
     eta: float | None = Field(description="Seconds until it is searchable, as far as one can tell.")
     size: int = Field(description="Bytes.")
     error: str | None
+    code: str | None = Field(
+        None, description="The error as a word for programs; password_required asks for it to be added with a password."
+    )
     job: str
     created: str
     updated: str
+
+
+class PageWord(BaseModel):
+    """Text and where it stands on a page."""
+
+    text: str
+    box: tuple[float, float, float, float] = Field(description="Left, top, right, bottom in points from the top left.")
+
+
+class DocumentPage(BaseModel):
+    """The words of a page with their boxes, to show a citation on its image."""
+
+    number: int
+    width: float = Field(description="Points, 1/72 inch.")
+    height: float
+    source: Literal["text", "ocr"] = Field(description="The page's own text, or what was read from its picture.")
+    confidence: float = Field(description="Mean confidence of the recognition, 1 for text.")
+    words: list[PageWord]
+
+
+class DocumentNotes(BaseModel):
+    """What parsing found out about a document."""
+
+    remarks: list[str] = Field(description="What was left out, repaired or guessed, in words.")
+    ocr_pages: list[int] = Field(description="Pages whose text was read from their picture.")
 
 
 class Documents(BaseModel):

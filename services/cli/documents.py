@@ -21,6 +21,9 @@ def add(
     paths: Annotated[list[str], typer.Argument(help="Files, folders or http(s) addresses.")],
     kb: Kb = "default",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until every document is searchable.")] = True,
+    password: Annotated[
+        str, typer.Option("--password", help="Opens locked files; `-` asks for it, so that no shell remembers it.")
+    ] = "",
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -31,7 +34,9 @@ def add(
     api = Api(data_dir)
     with contextlib.suppress(Conflict):  # it is there already, which is the usual case
         api.call("POST", "/v1/knowledge_bases", json={"name": kb})
-    documents = [upload(api, kb, name, source) for argument in paths for name, source in expand(argument)]
+    if password == "-":
+        password = typer.prompt("Password", hide_input=True, err=True)
+    documents = [upload(api, kb, name, source, password) for argument in paths for name, source in expand(argument)]
     if wait:
         documents = follow(api, kb, documents, quiet=as_json)
     shown = [{k: d.get(k) for k in ("id", "name", "state", "chunks", "error")} for d in documents]
@@ -63,7 +68,7 @@ def expand(argument: str) -> Iterator[tuple[str, str | Path]]:
             yield inner.as_posix(), file
 
 
-def upload(api: "Api", kb: str, name: str, source: str | Path) -> Document:
+def upload(api: "Api", kb: str, name: str, source: str | Path, password: str = "") -> Document:
     """Send one document; what is refused becomes a failed document, so that the rest goes on."""
     from pipelines.errors import RagError, Unavailable
 
@@ -73,8 +78,8 @@ def upload(api: "Api", kb: str, name: str, source: str | Path) -> Document:
 
             page = web.fetch(source)
             file: tuple[str, Any, str] = (page.name, page.content, page.media_type)
-            return _send(api, kb, name, file)
-        return _send_file(api, kb, name, source)
+            return _send(api, kb, name, file, password)
+        return _send_file(api, kb, name, source, password)
     except OSError as error:
         reason = "there is no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
         return {"id": "", "name": str(source), "state": "failed", "chunks": 0, "error": f"{source}: {reason}"}
@@ -86,7 +91,7 @@ def upload(api: "Api", kb: str, name: str, source: str | Path) -> Document:
         return {"id": "", "name": name, "state": "failed", "chunks": 0, "error": str(error)}
 
 
-def _send_file(api: "Api", kb: str, name: str, path: Path) -> Document:
+def _send_file(api: "Api", kb: str, name: str, path: Path, password: str) -> Document:
     """Send a file; once more where the service died meanwhile and comes back: the same content twice is once."""
     from services.cli.client import PATIENCE, Unreachable
 
@@ -94,16 +99,16 @@ def _send_file(api: "Api", kb: str, name: str, path: Path) -> Document:
     while True:
         try:
             with path.open("rb") as stream:
-                return _send(api, kb, name, (path.name, stream, "application/octet-stream"))
+                return _send(api, kb, name, (path.name, stream, "application/octet-stream"), password)
         except Unreachable:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.5)
 
 
-def _send(api: "Api", kb: str, name: str, file: tuple[str, Any, str]) -> Document:
+def _send(api: "Api", kb: str, name: str, file: tuple[str, Any, str], password: str) -> Document:
     path = f"/v1/knowledge_bases/{kb}/documents"
-    answer = api.call("POST", path, files={"file": file}, data={"name": name})
+    answer = api.call("POST", path, files={"file": file}, data={"name": name, "password": password})
     return dict(answer["documents"][0])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.notes import FOLDER, forget
 from services.store.database import Database
 from services.store.tables import chunks, documents, knowledge_bases, staged_chunks, stale_chunks
 
@@ -41,6 +42,7 @@ class Purge:
             if named.first() is not None or not path.exists():
                 return 0
             path.unlink()
+            forget(blobs.parent, sha256)
             return 1
 
     async def knowledge_base(self, knowledge_base_id: str, blobs: Path) -> dict[str, int]:
@@ -77,6 +79,10 @@ class Purge:
         removed = 0
         for path in await asyncio.to_thread(_older, data_dir / "blobs", age):
             removed += await self.blob(path.name, path.parent)
+        for path in await asyncio.to_thread(_older, data_dir / FOLDER, age):
+            if not (data_dir / "blobs" / path.stem).exists():
+                await asyncio.to_thread(path.unlink, missing_ok=True)
+                removed += 1
         for path in await asyncio.to_thread(_older, data_dir / "incoming", age):
             await asyncio.to_thread(path.unlink, missing_ok=True)
             removed += 1

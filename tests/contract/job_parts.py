@@ -141,7 +141,10 @@ class TextParser:
     def __init__(self, delay: float = 0.0) -> None:
         self._delay = delay
 
-    async def parse(self, path: Path, out: Path, progress: Callable[[int, int | None], None], *, name: str = "") -> int:
+    async def parse(
+        self, path: Path, out: Path, progress: Callable[[int, int | None], None], *, name: str = "",
+        password: str = "", ocr: bool = True,
+    ) -> int:  # fmt: skip
         pages = (await asyncio.to_thread(path.read_text)).split("\f")
         lines = []
         for number, text in enumerate(pages, 1):

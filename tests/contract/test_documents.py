@@ -15,20 +15,21 @@ import pypdfium2
 import pytest
 
 from pipelines.encoding import decode
-from pipelines.errors import UnreadableDocument, UnsupportedDocument
-from pipelines.loaders import load, supported
+from pipelines.errors import LockedDocument, UnreadableDocument, UnsupportedDocument
+from pipelines.loaders import Options, load, read_text
 from pipelines.markup import clean
 
 # What browsers read under these names; see pipelines.encoding.
+#: what the peer writes around a message of its own accord
+PEERS_OWN = ("# Email Message", "## Content")
 SUPERSETS = {"SHIFT_JIS": "cp932", "GB2312": "gb18030", "Big5": "big5hkscs"}
 
 
 def files(shared: Path, kind: str) -> list[dict[str, Any]]:
-    """Entries of the manifest of one kind whose format is in the product, markup feeds of the encoding set left out."""
+    """Entries of the manifest of one kind."""
     lines = (shared / "data/docs/manifest.jsonl").read_text(encoding="utf-8").splitlines()
     entries = [json.loads(line) for line in lines]
-    suffixes = supported()
-    return [e for e in entries if e["kind"] == kind and Path(e["path"]).suffix in suffixes]
+    return [entry for entry in entries if entry["kind"] == kind]
 
 
 def words(text: str) -> Counter[str]:
@@ -40,13 +41,14 @@ def letters(text: str) -> str:
     return re.sub(r"[\W_]+", "", re.sub(r"\]\([^)]*\)", "]", text))
 
 
-def text_of(path: Path) -> str:
-    return "\n".join(f"{page.title}\n{page.text}" for page in load(path))
+def text_of(path: Path, password: str = "", ocr: bool = False) -> str:
+    pages = load(path, options=Options(password=password, ocr=ocr))
+    return "\n".join(f"{page.title}\n{page.text}" for page in pages)
 
 
 def test_every_good_file_gives_clean_text(shared: Path) -> None:
     entries = files(shared, "ok")
-    assert len(entries) > 50
+    assert len(entries) > 90
     for entry in entries:
         text = text_of(shared / "data/docs" / entry["path"])
         assert text.strip(), entry["path"]
@@ -60,16 +62,17 @@ def test_expected_strings_of_a_peer_are_found(shared: Path) -> None:
     for line in (docs / "markitdown_expected.jsonl").read_text(encoding="utf-8").splitlines():
         expected = json.loads(line)
         path = docs / "ok" / f"markitdown__{expected['filename']}"
-        if not path.exists() or path.suffix not in supported():
+        if not path.exists():
             continue
         text = text_of(path)
         for marker in expected["must_include"]:
-            if "base64" not in marker:  # pictures are not text
-                assert letters(marker) in letters(text), (path.name, marker)
+            if "base64" not in marker and marker not in PEERS_OWN:  # pictures are not text
+                value = re.sub(r"^\*\*(From|Subject):\*\* ", "", marker)  # other labels here, or none
+                assert letters(value) in letters(text), (path.name, marker)
         for marker in expected["must_not_include"]:
             assert marker not in text, (path.name, marker)
         checked += 1
-    assert checked >= 7
+    assert checked >= 11
 
 
 def test_words_of_a_layout_parser_are_found(shared: Path) -> None:
@@ -84,7 +87,7 @@ def test_words_of_a_layout_parser_are_found(shared: Path) -> None:
             recall = (expected & found).total() / expected.total()
             assert recall >= least.get(entry["path"].split("__")[1], 0.77), (entry["path"], recall)
             checked += 1
-    assert checked >= 20
+    assert checked >= 34
 
 
 def test_real_pages_of_every_encoding_equal_their_strict_decode(shared: Path) -> None:
@@ -116,10 +119,68 @@ def test_bad_files_give_text_or_a_reason(shared: Path, kind: str) -> None:
 def test_locked_files_ask_for_their_password(shared: Path) -> None:
     locked = shared / "data/docs/locked"
     for name in ("unstructured__password.pdf", "pypdf__r6-user-password.pdf", "unstructured__password_protected.xlsx"):
-        with pytest.raises(UnreadableDocument, match="needs a password"):
+        with pytest.raises(LockedDocument, match=rf"{name} needs a password"):
             text_of(locked / name)
-    assert "pdf encryption test" in text_of(locked / "pypdf__r6-empty-password.pdf")
-    assert "LayoutParser" in text_of(locked / "unstructured__copy-protected.pdf")
+        with pytest.raises(LockedDocument, match=rf"{name} does not open with the password given"):
+            text_of(locked / name, password="wrong")
+
+
+@pytest.mark.parametrize(
+    ("name", "password", "marker"),
+    [
+        ("unstructured__password.pdf", "password", "File with password"),
+        ("pypdf__r6-user-password.pdf", "asdfzxcv", "pdf encryption test"),
+        ("pypdf__r6-empty-password.pdf", "", "pdf encryption test"),
+        ("unstructured__copy-protected.pdf", "", "LayoutParser"),
+        ("unstructured__copy-protected.pdf", "one of another file", "LayoutParser"),
+        ("unstructured__password_protected.xlsx", "123", ""),
+    ],
+)
+def test_locked_files_open_with_their_password(shared: Path, name: str, password: str, marker: str) -> None:
+    text = text_of(shared / "data/docs/locked" / name, password)
+    assert text.strip() and marker in text
+
+
+def test_the_seed_article_is_made_whole(shared: Path) -> None:
+    """UTF-8 that was read as cp1254, which has no character for seven bytes: 477 of 3,646 characters lost one."""
+    from connectors.e5.words import words
+
+    seeds = shared / "reference/seeds"
+    expected = (seeds / "article-1-recovered.txt").read_text(encoding="utf-8")
+    remarks: list[str] = []
+    found = read_text(seeds / "article-1.txt", Options(words=words, remark=remarks.append))
+    wrong = [at for at, pair in enumerate(zip(found, expected, strict=True)) if pair[0] != pair[1]]
+    assert len(wrong) <= 10
+    assert "had been read as cp1254, with lost bytes in 477 characters" in remarks[0]
+
+
+def test_nothing_that_is_whole_is_repaired(shared: Path) -> None:
+    remarks: list[str] = []
+
+    def never() -> dict[str, float]:
+        raise AssertionError("text of a whole file was looked at as if bytes were missing")
+
+    options = Options(words=never, remark=remarks.append, ocr=False)
+    for entry in files(shared, "ok"):
+        list(load(shared / "data/docs" / entry["path"], options=options))
+    assert not [remark for remark in remarks if "repaired" in remark]
+
+
+@pytest.mark.slow
+def test_every_scan_gives_readable_text(shared: Path) -> None:
+    pytest.importorskip("rapidocr")
+    expected = {
+        "docling__ocr_test.pdf": "Docling bundles PDF document conversion to JSON and Markdown",
+        "docling__ocr_test_rotated_90.pdf": "Docling bundles PDF document conversion to JSON and Markdown",
+        "unstructured__chi_sim_image.jpeg": "适合任何肌肤，尤其适用毛孔粗大、油脂分泌过多",
+        "unstructured__jpn-vert.jpeg": "元来日本語は漢文に倣い文字を上から下へまた行を右から左へと進めて表記",
+        "unstructured__english-and-korean.png": "Use all your accounts. use different emails to send.",
+        "unstructured__double-column-A.jpg": "The rules in this subchapter shall apply to all positions",
+        "markitdown__MEDRPT-2024-PAT-3847_medical_report_scan.pdf": "Heart Rate | 78 bpm | 60-100 bpm | NORMAL",
+    }
+    assert {Path(entry["path"]).name for entry in files(shared, "scan")} == set(expected)
+    for name, marker in expected.items():
+        assert letters(marker) in letters(text_of(shared / "data/docs/scan" / name, ocr=True)), name
 
 
 def test_scans_say_so(shared: Path) -> None:
