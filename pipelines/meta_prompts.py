@@ -25,6 +25,7 @@ _GREETING = re.compile(
     r"(?P<ping>ping)|hi|hello|hey|hi there|hello there|你好|您好|嗨|こんにちは|こんばんは|おはよう(?:ございます)?",
     re.IGNORECASE,
 )
+_TAGGED: re.Pattern[str] = re.compile(r"<(user|assistant)>\n?(.*?)\n?</\1>", re.DOTALL)
 _TURN = re.compile(r"^(USER|ASSISTANT|SYSTEM|Human|Assistant|user|assistant|system)\s*[:：]\s?", re.MULTILINE)
 
 
@@ -68,14 +69,19 @@ def _recognise_text(text: str, messages: Sequence[Message]) -> MetaPrompt | None
             return MetaPrompt(kind=signature.kind, answer=signature.answer(text, messages))
     system = next((m.content for m in messages if m.role == "system"), "")
     if _TITLE_SYSTEM.search(system):
-        return MetaPrompt(kind="title", answer=title(_turns(text)))
+        return MetaPrompt(kind="title", answer=_system_title(system, text))
     if text.startswith("### Task:") and not _WITH_CONTEXT.search(text):
         return MetaPrompt(kind="task")
-    return MetaPrompt(kind="task") if _DIFY_QUESTIONS.search(text) else None
+    return MetaPrompt(kind="task") if _FOR_A_MODEL.search(text) else None
 
 
 def _turns(text: str) -> list[Message]:
-    """A conversation written out in a prompt, `USER: …` and `ASSISTANT: …`; all of it as the user's without these."""
+    """A conversation in a prompt: `USER: …`, `<user>…</user>` or JSON; without these, all of it is the user's."""
+    text = text.strip()
+    if text.startswith("[{"):
+        return _json_turns(text)
+    if tagged := _TAGGED.findall(text):
+        return [Message(role=role, content=content.strip()) for role, content in tagged]
     marks = list(_TURN.finditer(text))
     if not marks:
         return [Message(role="user", content=text.strip())] if text.strip() else []
@@ -87,6 +93,20 @@ def _turns(text: str) -> list[Message]:
         )
         for mark, end in zip(marks, ends, strict=True)
         if mark[1].lower() != "system"
+    ]
+
+
+def _json_turns(text: str) -> list[Message]:
+    """Cherry Studio's: a list of objects with `role` and `mainText`."""
+    try:
+        turns = json.loads(text)
+    except json.JSONDecodeError:
+        return []
+    said = [(turn.get("role"), turn.get("mainText") or turn.get("content")) for turn in turns if isinstance(turn, dict)]
+    return [
+        Message(role="assistant" if role == "assistant" else "user", content=content)
+        for role, content in said
+        if isinstance(content, str)
     ]
 
 
@@ -113,6 +133,19 @@ def _dify_title(text: str, _: Sequence[Message]) -> str:
     named = title([Message(role="user", content=asked)])
     language = {"en": "English", "ja": "日本語", "zh": "中文"}[detect(asked)]
     return _json({"Language Type": language, "Your Reasoning": "", "Your Output": named})
+
+
+def _system_title(system: str, text: str) -> str:
+    turns = _turns(text)
+    if not re.search(r"JSON object|title and description", system):
+        return title(turns)
+    asked = next((" ".join(turn.content.split())[:100] for turn in turns if turn.role == "user"), "")
+    described = {"description": asked} if "description strings" in system else {}
+    return _json({"title": title(turns), **described})
+
+
+def _following_title(text: str, _: Sequence[Message]) -> str:
+    return title(_turns(text.partition("\n")[2]))
 
 
 def _conversation_title(_: str, messages: Sequence[Message]) -> str:
@@ -195,13 +228,21 @@ SIGNATURES = (
         r"|使用四到五个字直接返回这句话的简要主题|4～5文字でこの会話の簡潔な主題を返して)",
         _conversation_title,
     ),
+    _signature(
+        "title", r"\AYou need to summarize the user's conversation into a title of no more than", _following_title
+    ),
 )
 #: LobeChat's and Cherry Studio's, who put the instruction into the system prompt
 _TITLE_SYSTEM = re.compile(
     r"professional conversation summarizer.{0,80}title"
-    r"|summari[sz]e (?:the given session|the user's conversation) (?:as a|into a).{0,30}title",
+    r"|summari[sz]e (?:the given session|the user's conversation) (?:as a|into a).{0,30}title"
+    r"|将(?:用户的会话|给定的会话|给定的对话)(?:内容)?总结为.{0,20}标题",
     re.IGNORECASE | re.DOTALL,
 )
 #: Open WebUI's own RAG template is a person's question with passages
 _WITH_CONTEXT = re.compile(r"\A### Task:\s*Respond to the user query using the provided context|<context>")
-_DIFY_QUESTIONS = re.compile(r"Please help me predict the three most likely questions that human would ask")
+#: Dify's suggested questions, Open WebUI's merging of several models' answers
+_FOR_A_MODEL = re.compile(
+    r"Please help me predict the three most likely questions that human would ask"
+    r"|\AYou have been provided with a set of responses from various models to the latest user query"
+)

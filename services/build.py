@@ -19,7 +19,7 @@ from pipelines.profiles import Profile, profile_for
 from pipelines.rag import LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
 from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
-from services.citations import Signer, citation_secret
+from services.citations import signer_for
 from services.jobs import Jobs
 from services.settings import Settings
 from services.store.records import KnowledgeBase
@@ -163,7 +163,7 @@ class Deepwell:
         self.reranker: Reranker = EmbeddingReranker(self.batcher)
         self.index, self.lexical = build_indexes(settings, self.embeddings)
         self.utility = build_utility(settings)
-        self.signer = Signer(citation_secret(settings.data_dir), settings.server.citation_days)
+        self.signer = signer_for(settings)
         self._chat = build_chat(settings)
         self._choice = _choice_time(settings.data_dir)
 

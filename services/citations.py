@@ -20,13 +20,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.errors import NotFound
+from pipelines.errors import BadRequest, NotFound
 from pipelines.types import Citation, Event, Finish, Sources
+from services.settings import Settings
 
 _VERSION = 1
 _HEAD = struct.Struct(">BHHH")  # version, begin and end of the quote, last valid day since 1970 (0: for ever)
 _MAC = 16
 _DAY = 86400
+#: characters of a secret that somebody chose
+_LEAST = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,16 @@ class Signer:
     @staticmethod
     def _today(now: float | None) -> int:
         return int((time.time() if now is None else now) // _DAY)
+
+
+def signer_for(settings: Settings) -> Signer:
+    """The signer of an installation. Raises BadRequest for a secret that can be guessed."""
+    given = settings.server.citation_secret.get_secret_value()
+    if given and len(given) < _LEAST:
+        raise BadRequest(
+            f"setting server.citation_secret: {len(given)} characters can be guessed; take {_LEAST} or more"
+        )
+    return Signer(given.encode() or citation_secret(settings.data_dir), settings.server.citation_days)
 
 
 def citation_secret(data_dir: Path) -> bytes:

@@ -185,7 +185,7 @@ REST and its description    {self.url}/docs
 
   curl -N {self.url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
        -d '{{"model": "deepwell-samples", "stream": true, "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
-  deepwell add PATH… --kb NAME     deepwell ask QUESTION --kb NAME     deepwell status
+  deepwell add PATH… --kb NAME     deepwell ask QUESTION --kb NAME     deepwell status     deepwell endpoint show
 """
         )
 

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from connectors.citing import sources_list, without_sources_list
-from pipelines.errors import NotFound
+from pipelines.errors import BadRequest, NotFound
 from pipelines.types import Chunk, Citation, Finish, Hit, Sources
 from services.api.citations import after, before, missing_page, page, preferred
 from services.api.schemas import CitedPassage
-from services.citations import Addresses, Place, Signer, citation_secret, place_of
+from services.citations import Addresses, Place, Signer, citation_secret, place_of, signer_for
+from services.settings import load_settings
 
 SECRET = b"s" * 32
 DAY = 86400.0
@@ -59,6 +60,18 @@ def test_the_secret_is_made_once_and_readable_by_its_owner_only(tmp_path: Path) 
     assert len(secrets) == 1 and len(secrets.pop()) == 32
     (kept,) = tmp_path.iterdir()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_services_that_share_a_secret_open_each_others_links(tmp_path: Path) -> None:
+    def signer(secret: str, folder: str) -> Signer:
+        return signer_for(load_settings({"server.citation_secret": secret, "data_dir": tmp_path / folder}, {}))
+
+    token = signer("x" * 32, "a").token(PLACE)
+    assert signer("x" * 32, "b").read(token) == PLACE and not list(tmp_path.iterdir())
+    with pytest.raises(NotFound):
+        signer("y" * 32, "a").read(token)
+    with pytest.raises(BadRequest, match="guessed"):
+        signer("short", "a")
 
 
 def chunk(text: str, start: int = 0, **fields: object) -> Chunk:
