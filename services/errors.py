@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from pipelines.errors import BadRequest, Forbidden, NotFound, RagError, TooManyRequests, Unauthorized, Unavailable
@@ -141,6 +142,7 @@ def install(app: FastAPI) -> None:
 
     app.add_exception_handler(RagError, rag_error)
     app.add_exception_handler(ClientGone, client_gone)
+    app.add_exception_handler(ClientDisconnect, client_gone)  # left while its request was still coming
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(Exception, bug)
