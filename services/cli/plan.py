@@ -22,6 +22,8 @@ Gpus = Annotated[
 Quantization = Annotated[
     str, typer.Option("--quantization", help="bf16, fp16, fp8, awq, gptq; or Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16.")
 ]
+KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="auto, fp8 (vllm), q8_0 or q4_0 (llamacpp, ollama).")]
+Eager = Annotated[bool | None, typer.Option("--enforce-eager/--cuda-graphs", help="Without or with CUDA graphs.")]
 
 
 def plan(  # noqa: PLR0917
@@ -34,17 +36,13 @@ def plan(  # noqa: PLR0917
     users: Annotated[int, typer.Option("--users", min=1, help="Requests at once.")] = 1,
     quantization: Quantization = "",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, half or bfloat16, for vllm.")] = "auto",
-    kv_cache_dtype: Annotated[
-        str, typer.Option("--kv-cache-dtype", help="auto, fp8 (vllm), q8_0 or q4_0 (llamacpp, ollama).")
-    ] = "auto",
+    kv_cache_dtype: KvDtype = "auto",
     tensor_parallel_size: Annotated[int, typer.Option(min=0, help="GPUs a layer is divided over; 0 chooses.")] = 0,
     pipeline_parallel_size: Annotated[int, typer.Option(min=0, help="Stages of layers; 0 chooses.")] = 0,
     gpu_memory_utilization: Annotated[float, typer.Option(help="Share of GPU memory; 0 takes the default.")] = 0.0,
     max_num_seqs: Annotated[int, typer.Option(min=0, help="Requests admitted at once; 0 chooses.")] = 0,
     max_num_batched_tokens: Annotated[int, typer.Option(min=0, help="Tokens of one step; 0 takes the default.")] = 0,
-    enforce_eager: Annotated[
-        bool | None, typer.Option("--enforce-eager/--cuda-graphs", help="Without or with CUDA graphs.")
-    ] = None,
+    enforce_eager: Eager = None,
     speculative: Annotated[str, typer.Option("--speculative", help="mtp: guess with the model's own module.")] = "",
     prompt_tokens: Annotated[int, typer.Option(min=0, help="Tokens of a question with its passages.")] = 3000,
     thinking_tokens: Annotated[int, typer.Option(help="Tokens of a thought; -1 takes the model's usual.")] = -1,
