@@ -16,6 +16,8 @@ from pipelines.types import Message
 
 #: a request for so few tokens is a test of the connection
 FEW_TOKENS = 16
+#: characters of a conversation between tags; LobeChat, who sends it so, sends 8,000
+LONGEST_TAGGED = 9_000
 GREETING: dict[Language, str] = {
     "en": "Hello. What would you like to know?",
     "ja": "こんにちは。何をお知りになりたいですか？",
@@ -80,7 +82,7 @@ def _turns(text: str) -> list[Message]:
     text = text.strip()
     if text.startswith("[{"):
         return _json_turns(text)
-    if tagged := _TAGGED.findall(text):
+    if tagged := _TAGGED.findall(text[:LONGEST_TAGGED]):
         return [Message(role=role, content=content.strip()) for role, content in tagged]
     marks = list(_TURN.finditer(text))
     if not marks:
@@ -112,8 +114,8 @@ def _json_turns(text: str) -> list[Message]:
 
 def _history(text: str) -> list[Message]:
     """What Open WebUI puts between <chat_history> tags; the last pair, since a template may show one as an example."""
-    inside = re.findall(r"<chat_history>(.*?)(?:</chat_history>|\Z)", text, re.DOTALL)
-    return _turns(inside[-1] if inside else text.rpartition("### Chat History:")[2])
+    mark = "<chat_history>" if "<chat_history>" in text else "### Chat History:"
+    return _turns(text.rpartition(mark)[2].partition("</chat_history>")[0])
 
 
 def _json(value: object) -> str:
@@ -163,8 +165,8 @@ def _queries(text: str, _: Sequence[Message]) -> str:
 
 
 def _autocomplete(text: str, _: Sequence[Message]) -> str:
-    begun = re.findall(r"<text>(.*?)</text>", text, re.DOTALL)
-    return _json({"text": continuation(begun[-1], _history(text)) if begun else ""})
+    begun = text.rpartition("<text>")[2].partition("</text>")[0]
+    return _json({"text": continuation(begun, _history(text))})
 
 
 def _emoji(text: str, _: Sequence[Message]) -> str:

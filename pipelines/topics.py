@@ -18,6 +18,8 @@ NEXT: dict[Language, tuple[str, str, str]] = {
     "ja": ("{0}について詳しく教えてください。", "{1}に例外はありますか？", "{0}はどの文書に書かれていますか？"),
     "zh": ("能详细说明一下{0}吗？", "{1}有例外情况吗？", "哪些文档提到了{0}？"),
 }
+#: what of a conversation is read; nobody waits for a tag on the rest
+MOST_MESSAGES, MOST_CHARACTERS = 40, 20_000
 
 _NOISE = re.compile(r"```.*?(?:```|\Z)|https?://\S+|<[^<>\n]{1,80}>|\[\d{1,3}\]|[*_#>`|]+", re.DOTALL)
 _POLITE = re.compile(
@@ -54,7 +56,7 @@ _RUN = re.compile(r"[\u30a1-\u30fa\u30fc]{3,}|[\u3005\u4e00-\u9fff]{2,10}")
 
 def title(messages: Sequence[Message], limit: int = 40) -> str:
     """The first question as a heading of at most about `limit` Latin characters, half as many wide ones."""
-    asked = next((m.content for m in messages if m.role == "user" and m.content.strip()), "")
+    asked = next((m.content[:MOST_CHARACTERS] for m in messages if m.role == "user" and m.content.strip()), "")
     language = detect(asked)
     line = next((part for part in _ENDS.split(_NOISE.sub(" ", asked)) if part.strip()), "")
     line = _without_politeness(line)
@@ -86,13 +88,14 @@ def key_phrases(messages: Sequence[Message], limit: int = 3) -> list[str]:
     """The phrases that come up most, the user's own first; at most `limit`, none inside another."""
     counts: Counter[str] = Counter()
     shown: dict[str, str] = {}
-    for message in messages:
+    for message in messages[-MOST_MESSAGES:]:
         weight = 2 if message.role == "user" else 1
-        for phrase in _phrases(_NOISE.sub(" ", message.content)):
+        for phrase in _phrases(_NOISE.sub(" ", message.content[:MOST_CHARACTERS])):
             key = phrase.lower()
             counts[key] += weight
             shown.setdefault(key, phrase)
-    best = sorted(counts, key=lambda key: (-counts[key] * min(3, 1 + key.count(" ")), list(shown).index(key)))
+    place = {key: i for i, key in enumerate(shown)}
+    best = sorted(counts, key=lambda key: (-counts[key] * min(3, 1 + key.count(" ")), place[key]))
     chosen: list[str] = []
     for key in best:
         if not any(key in other or other in key for other in chosen):

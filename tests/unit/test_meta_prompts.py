@@ -1,6 +1,7 @@
 """Clients' own requests, in the exact words of each client."""
 
 import json
+import time
 
 import pytest
 
@@ -334,3 +335,34 @@ def test_key_phrases_are_not_inside_one_another() -> None:
     assert not [one for one in phrases for other in phrases if one != other and one in other]
     assert follow_ups([Message(role="user", content="?")]) == []
     assert continuation("ab", talk) == ""
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<text>",
+        "<chat_history>",
+        "<user>",
+        "USER: a b c d\n",
+        "```",
+        "<a",
+        "word%d ",
+        "[{",
+        "（",
+        "年假有",
+        "“Intention” and ",
+    ],
+)
+@pytest.mark.parametrize(
+    "frame",
+    ["{0}", TAGS, FOLLOW_UPS, "AUTOCOMPLETE", "CHATBOX", "LOBE", DIFY.replace("{", "{{").replace("}", "}}") + "{0}"],
+)
+def test_a_great_deal_of_anything_is_read_in_a_moment(piece: str, frame: str) -> None:
+    filled = "".join(piece % i if "%d" in piece else piece for i in range(250_000 // len(piece)))
+    frame = {"AUTOCOMPLETE": AUTOCOMPLETE.format("{0}", "x"), "CHATBOX": CHATBOX.format("{0}", "English")}.get(
+        frame, frame
+    )
+    earlier = (Message(role="system", content=LOBE),) if frame == "LOBE" else ()
+    began = time.process_time()
+    asked(filled if frame == "LOBE" else frame.replace("{0}", filled), *earlier)
+    assert time.process_time() - began < 1
