@@ -13,6 +13,8 @@ from services.limits import KeyLimits, Limits
 from services.settings import Settings
 from services.store.keys import PREFIX, caller_of
 
+#: in the scope of a request that this process makes to itself for one that was counted (services.mcp)
+COUNTED = "deepwell.counted"
 #: who asks without a key where the operator opened loopback: may ask and search, nothing else
 LOCAL = Caller(name="loopback", scopes=frozenset[Scope]({"chat", "retrieve"}), key_id="loopback")
 
@@ -41,8 +43,9 @@ async def authenticate(request: Request) -> Caller:
         )
     else:
         raise Unauthorized(missing(request))
-    counted: Limits = request.app.state.limits
-    counted.request(caller.key_id, limits)
+    if not request.scope.get(COUNTED):
+        counted: Limits = request.app.state.limits
+        counted.request(caller.key_id, limits)
     request.state.limits, request.state.options = limits, options
     return caller
 

@@ -16,6 +16,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.auth import COUNTED
+
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context, MCPServer
     from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
@@ -122,12 +124,15 @@ def _page(place: Json) -> str:
 def inside(app: ASGIApp) -> Call:
     """Calls of `app` in this process, as whoever sent the tool call."""
 
+    async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, COUNTED: True}, receive, send)
+
     async def call(context: "Context[Any, Any]", method: str, path: str, body: Json | None) -> httpx.Response:
         request = context.request_context.request
         assert isinstance(request, Request)
         headers = {name: value for name in _PASSED_ON if (value := request.headers.get(name)) is not None}
         peer = request.client or ("", 0)
-        transport = httpx.ASGITransport(app=app, client=(peer[0], peer[1]))
+        transport = httpx.ASGITransport(app=counted, client=(peer[0], peer[1]))
         async with httpx.AsyncClient(transport=transport, base_url=str(request.base_url), timeout=None) as http:
             return await http.request(method, path, json=body, headers=headers)
 

@@ -61,10 +61,10 @@ def list_(
         show_json(found)
         return
     rows: list[list[object]] = [
-        [k["name"], k["id"], ", ".join(k["scopes"]), bound(k), k["last_used"] or "never", k["revoked"]]
+        [k["name"], k["id"], ", ".join(k["scopes"]), bound(k), k["client"], k["last_used"] or "never", k["revoked"]]
         for k in found["keys"]
     ]
-    show_table("API keys", ["name", "id", "scopes", "knowledge bases", "last used", "revoked"], rows)
+    show_table("API keys", ["name", "id", "scopes", "knowledge bases", "client", "last used", "revoked"], rows)
 
 
 @app.command("revoke")

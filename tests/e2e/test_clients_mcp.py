@@ -90,3 +90,21 @@ async def test_as_a_child_process_on_standard_input(clients: Clients) -> None:
         assert len((await client.list_tools()).tools) == 3
         answer = await client.call_tool("ask", {"question": QUESTION, "knowledge_bases": ["handbook"]})
         assert said(answer).startswith("Twenty-five days [1].")
+
+
+async def test_a_tool_call_is_one_request_of_the_key(clients: Clients) -> None:
+    """The tool's own call of the API inside the process is not counted a second time."""
+    async with httpx.AsyncClient(base_url=clients.url, headers={"Authorization": f"Bearer {clients.key}"}) as http:
+        limited = {"name": "mcp-limited", "requests_per_minute": 3}
+        key = (await http.post("/v1/keys", json=limited)).json()["key"]
+    call = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {"name": "list_knowledge_bases", "arguments": {}},
+    }
+    headers = {"Authorization": f"Bearer {key}", "Accept": "application/json, text/event-stream"}
+    async with httpx.AsyncClient(base_url=clients.url, headers=headers) as http:
+        answers = [await http.post("/mcp", json=call) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    assert all("handbook" in answer.text for answer in answers[:3])
