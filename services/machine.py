@@ -1,5 +1,6 @@
 """What this machine has: GPUs as nvidia-smi names them, memory as /proc says."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,11 +13,14 @@ FIELDS = ("name", "memory.total", "memory.reserved", "compute_cap")
 
 def this_machine() -> Hardware:
     """Hardware of this machine. Raises BadRequest where its GPUs differ, for a copy takes equal ones."""
-    found = gpus(_nvidia_smi())
+    found = gpus(_nvidia_smi(f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"))
     if len({(gpu.name, gpu.memory) for gpu in found}) > 1:
         names = ", ".join(gpu.name for gpu in found)
         raise BadRequest(f"the GPUs of this machine differ ({names}): say with --gpus which of them to plan for")
-    return Hardware(gpu=found[0] if found else None, count=len(found), ram=memory())
+    card = found[0] if found else None
+    if card is not None and len(found) > 1:
+        card = card.model_copy(update={"nvlink": joined(_nvidia_smi("topo", "-m"))})
+    return Hardware(gpu=card, count=len(found), ram=memory())
 
 
 def memory(path: Path = Path("/proc/meminfo")) -> int:
@@ -38,12 +42,18 @@ def gpus(table: str) -> list[Gpu]:
     return found
 
 
-def _nvidia_smi() -> str:
+def joined(topology: str) -> bool:
+    """Whether NVLink joins every two GPUs in the table of `nvidia-smi topo -m`: NV and the number of links."""
+    rows = [line.split() for line in re.sub(r"\x1b\[\d*m", "", topology).splitlines() if line.startswith("GPU")]
+    pairs = [cell for row in rows for cell in row[1 : len(rows) + 1] if cell != "X"]
+    return bool(pairs) and all(re.fullmatch(r"NV\d+", cell) for cell in pairs)
+
+
+def _nvidia_smi(*arguments: str) -> str:
     command = shutil.which("nvidia-smi")
     if command is None:
         return ""
-    query = [command, f"--query-gpu={','.join(FIELDS)}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=20, check=False)
     if done.returncode:
         raise BadRequest(
             f"nvidia-smi is there and fails ({done.stderr.strip() or done.stdout.strip()}): mend the driver, or "

@@ -23,6 +23,7 @@ Quantization = Annotated[
     str, typer.Option("--quantization", help="bf16, fp16, fp8, awq, gptq; or Q4_K_M, Q5_K_M, Q6_K, Q8_0, F16.")
 ]
 KvDtype = Annotated[str, typer.Option("--kv-cache-dtype", help="auto, fp8 (vllm), q8_0 or q4_0 (llamacpp, ollama).")]
+NvLink = Annotated[bool | None, typer.Option("--nvlink/--no-nvlink", help="Whether NVLink joins the GPUs.")]
 Eager = Annotated[bool | None, typer.Option("--enforce-eager/--cuda-graphs", help="Without or with CUDA graphs.")]
 
 
@@ -31,6 +32,7 @@ def plan(  # noqa: PLR0917
     engine: Annotated[str, typer.Option("--engine", help="auto, vllm, llamacpp or ollama.")] = "auto",
     gpus: Gpus = "",
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines the GPUs are in.")] = 1,
+    nvlink: NvLink = None,
     ram: Annotated[str, typer.Option("--ram", help="Memory of one described machine, e.g. 64GiB.")] = "",
     context: Annotated[int, typer.Option("--context", min=1, help="Tokens of one request's window.")] = 16384,
     users: Annotated[int, typer.Option("--users", min=1, help="Requests at once.")] = 1,
@@ -62,7 +64,7 @@ def plan(  # noqa: PLR0917
     if matrix:
         _show_matrix(as_json)
         return
-    hardware = _hardware(gpus, nodes, ram)
+    hardware = _hardware(gpus, nodes, ram, nvlink)
     if not model:
         _show_sizes(hardware, context, as_json)
         return
@@ -102,17 +104,18 @@ def _answer(request: "Request", emit: str, verify: str, as_json: bool) -> None:
         _show(found)
 
 
-def _hardware(gpus: str, nodes: int, ram: str) -> "Hardware":
+def _hardware(gpus: str, nodes: int, ram: str, nvlink: bool | None) -> "Hardware":
     from pipelines.errors import BadRequest
     from pipelines.planner.hardware import described
     from services.machine import amount, this_machine
 
-    if gpus:
-        return described(gpus, nodes, amount(ram) if ram else 0)
-    if nodes > 1:
+    if not gpus and nodes > 1:
         raise BadRequest("several machines have to be described: --gpus 16xH100 --nodes 2, for example")
-    here = this_machine()
-    return here.model_copy(update={"ram": amount(ram)}) if ram else here
+    found = described(gpus, nodes) if gpus else this_machine()
+    changed: dict[str, object] = {"ram": amount(ram)} if ram else {}
+    if nvlink is not None and found.gpu is not None:
+        changed["gpu"] = found.gpu.model_copy(update={"nvlink": nvlink})
+    return found.model_copy(update=changed)
 
 
 # -- showing -------------------------------------------------------------------------------------------------------

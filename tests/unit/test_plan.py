@@ -24,6 +24,8 @@ from pipelines.planner.request import Plan, Request
 from services import machine, sizing
 from services.cli import main
 
+Command = Callable[..., tuple[int, str, str]]
+
 
 def planned(model: str, gpus: str, nodes: int = 1, ram: int = 0, **asked: Any) -> Plan:
     return plan(Request(model=find(model), hardware=described(gpus, nodes, ram * GIB), **asked))
@@ -283,9 +285,10 @@ def test_a_form_of_another_engine_is_refused() -> None:
 
 
 def test_nvidia_smis_table() -> None:
-    table = "NVIDIA H100 80GB HBM3, 81559, 479, 9.0\nNVIDIA H100 80GB HBM3, 81559, 479, 9.0\n"
+    """The line of a real H100, whose torch sees 81,079 MiB; the others after published output."""
+    table = "NVIDIA H100 80GB HBM3, 81559, 480, 9.0\nNVIDIA H100 80GB HBM3, 81559, 480, 9.0\n"
     found = machine.gpus(table)
-    assert [card.memory for card in found] == [81080, 81080]
+    assert [card.memory for card in found] == [81079, 81079]
     assert found[0].bandwidth == gpu("H100").bandwidth
     assert machine.gpus("Tesla V100-SXM2-32GB, 32768, [N/A], 7.0\n")[0].nvlink
     assert machine.gpus("NVIDIA GeForce RTX 4090, 24564, 360, 8.9\n")[0].tflops == gpu("4090").tflops
@@ -293,6 +296,29 @@ def test_nvidia_smis_table() -> None:
     assert machine.gpus("") == []
     unknown = recognised("NVIDIA Tomorrow", 500_000, 13.0)
     assert (unknown.memory, unknown.bandwidth) == (500_000, 0)
+
+
+TOPOLOGY = """\t\x1b[4mGPU0\tGPU1\tNIC0\tCPU Affinity\tNUMA Affinity\x1b[0m
+GPU0\t X \t{link}\tPIX\t0-31\t0
+GPU1\t{link}\t X \tSYS\t0-31\t0
+NIC0\tPIX\tSYS\t X \t\t
+
+Legend:
+  NV#  = Connection traversing a bonded set of # NVLinks
+"""
+
+
+def test_links_between_gpus() -> None:
+    assert machine.joined(TOPOLOGY.format(link="NV18"))
+    assert not machine.joined(TOPOLOGY.format(link="PHB"))
+    assert not machine.joined("")
+    assert planned("r1-32b", "2xA100-80GB", engine="vllm", pipeline=1, tensor=2).layout == Layout(2, 1)
+
+
+def test_links_change_the_layout(deepwell: Command) -> None:
+    asked = ["--model", "r1-70b", "--engine", "vllm", "--gpus", "4xA100-80GB", "--json"]
+    shown = [json.loads(deepwell(*asked, link)[1]) for link in ("--nvlink", "--no-nvlink")]
+    assert [(one["tensor_parallel_size"], one["pipeline_parallel_size"]) for one in shown] == [(2, 1), (1, 2)]
 
 
 def test_memory_of_this_machine(tmp_path: Path) -> None:
@@ -330,8 +356,6 @@ def test_prediction_beside_the_measured_engine() -> None:
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
-
-Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
