@@ -2,8 +2,11 @@
 
 import logging
 import sqlite3
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
 
 from pipelines.errors import RagError
 from services.settings import Settings
@@ -26,6 +29,8 @@ def prepare(url: str) -> None:
     from dbos import DBOS
 
     logging.getLogger("dbos").setLevel(logging.WARNING)
+    if not sa.event.contains(sa.Engine, "connect", _teach_unixepoch):
+        sa.event.listen(sa.Engine, "connect", _teach_unixepoch)
     with database_errors():
         if url.startswith("sqlite:///"):
             path = Path(url.removeprefix("sqlite:///"))
@@ -37,6 +42,19 @@ def prepare(url: str) -> None:
             except sqlite3.OperationalError as error:
                 raise _sqlite_error(error) from error
         DBOS.migrate(url)
+
+
+def _teach_unixepoch(connection: object, _record: object) -> None:
+    """From Python 3.12 on the library uses `unixepoch('subsec')`, which SQLite has from 3.42 on only.
+
+    Python 3.12 on Debian 12 runs with SQLite 3.40: its unixepoch gives NULL there, and every insert fails.
+    """
+    if isinstance(connection, sqlite3.Connection) and sqlite3.sqlite_version_info < (3, 42):
+        connection.create_function("unixepoch", -1, _unixepoch)
+
+
+def _unixepoch(*modifiers: object) -> float:
+    return time.time() if "subsec" in modifiers else float(int(time.time()))
 
 
 def _sqlite_error(error: sqlite3.OperationalError) -> RagError:
