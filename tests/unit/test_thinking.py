@@ -6,6 +6,9 @@ import pytest
 
 from connectors.asking import options_of
 from connectors.bodies import ignored
+from connectors.engine import Request
+from connectors.wire import write_openai
+from pipelines.profiles import profile_for
 from pipelines.thinking import EFFORTS, Thinking, thinking_of
 
 
@@ -77,3 +80,25 @@ def test_options_of_a_body_and_of_ollamas() -> None:
 )  # fmt: skip
 def test_what_has_no_effect_is_named(body: dict[str, Any], guards: bool, names: list[str]) -> None:
     assert ignored(body, guards) == names
+
+
+@pytest.mark.parametrize(
+    ("model", "engine", "arguments", "sent"),
+    [
+        ("deepseek-v4-flash", "openai", {"effort": "max"}, {"reasoning_effort": "max"}),
+        ("deepseek-v4-flash", "openai", {"thinking": False}, {"thinking": {"type": "disabled"}}),
+        ("deepseek-v3.1", "vllm", {"thinking": True}, {"chat_template_kwargs": {"thinking": True}}),
+        ("deepseek-v3.1", "vllm", {"thinking_budget": 9}, {"thinking_token_budget": 9}),
+        ("deepseek-r1:7b", "vllm", {"thinking_budget": 9}, {"thinking_token_budget": 9}),
+        ("deepseek-r1:7b", "llamacpp", {"thinking_budget": 9}, {"thinking_budget_tokens": 9}),
+        ("deepseek-r1:7b", "openai", {"thinking_budget": 9, "effort": "low"}, {}),
+    ],
+)
+def test_a_wish_in_the_words_of_an_engine(model: str, engine: str, arguments: dict[str, Any], sent: dict) -> None:
+    request = Request(messages=[], model=model, profile=profile_for(model), **arguments)
+    body = write_openai(request, engine)
+    words = {"reasoning_effort", "thinking", "chat_template_kwargs", "thinking_token_budget", "thinking_budget_tokens"}
+    switch = {name: value for name, value in body.items() if name in words}
+    assert {name: switch.get(name) for name in sent} == sent
+    if not sent:
+        assert not switch, "a server nobody knows is not sent fields it may refuse"
