@@ -1,5 +1,6 @@
 """`deepwell up|serve|worker|status|doctor`: what runs, and how it is."""
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -81,6 +82,7 @@ def doctor(
         str | None,
         typer.Option("--api-key", help="Its key; DEEPWELL_CHAT__API_KEY is seen by fewer.", show_default=False),
     ] = None,
+    fix: Annotated[bool, typer.Option("--fix", help="Mend what can be mended by itself, then check.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -89,6 +91,11 @@ def doctor(
 
     given = {"data_dir": data_dir, "chat.server": server, "chat.url": url, "chat.api_key": api_key}
     settings = load_settings(given)
+    if fix:
+        from services.doctor_fix import mend
+
+        for line in mend(settings):
+            sys.stderr.write(f"mended: {line}\n")
     if model is None:
         _show_machine(settings, as_json)
     else:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from services import doctor, doctor_host, doctor_network
+from services import doctor, doctor_fix, doctor_host, doctor_network
 from services.settings import Settings, load_settings
 
 Serve = Callable[..., int]
@@ -174,3 +174,18 @@ def test_doctor_runs_them_all(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == len(doctor.CHECKS) + len(doctor_host.HOST_CHECKS)
     assert {"Ollama exposure", "unit files", "Compose", "window", "clock", "processes", "port"} <= set(names)
     assert all(check["ok"] or check["fix"] for check in report["checks"])
+
+
+def test_nothing_is_changed_without_fix(tmp_path: Path) -> None:
+    unit = tmp_path / "ollama.service"
+    text = "[Service]\n# \u201ckept\u201d\nEnvironment=\u201cOLLAMA_HOST=127.0.0.1\u201d\nUMask=\u20180077\u2019\n"
+    unit.write_text(text)
+    data = tmp_path / "data"
+    doctor.examine(settings(data_dir=data, server__port=0))
+    doctor_host.unit_files(settings(), [tmp_path])
+    assert unit.read_text() == text and not data.exists()
+    done = doctor_fix.mend(settings(data_dir=data), [tmp_path])
+    assert len(done) == 2 and data.is_dir() and data.stat().st_mode & 0o077 == 0
+    assert unit.read_text() == "[Service]\n# \u201ckept\u201d\nEnvironment=\"OLLAMA_HOST=127.0.0.1\"\nUMask='0077'\n"
+    assert (tmp_path / "ollama.service.before-deepwell").read_text() == text
+    assert doctor_fix.mend(settings(data_dir=data), [tmp_path]) == []
