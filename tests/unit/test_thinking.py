@@ -7,6 +7,7 @@ import pytest
 from connectors.asking import options_of
 from connectors.bodies import ignored
 from connectors.engine import Request
+from connectors.models import ollama
 from connectors.wire import write_openai
 from pipelines.profiles import profile_for
 from pipelines.thinking import EFFORTS, Thinking, thinking_of
@@ -102,3 +103,9 @@ def test_a_wish_in_the_words_of_an_engine(model: str, engine: str, arguments: di
     assert {name: switch.get(name) for name in sent} == sent
     if not sent:
         assert not switch, "a server nobody knows is not sent fields it may refuse"
+
+
+def test_ollama_is_told_to_skip_thinking() -> None:
+    r1 = profile_for("deepseek-r1:7b")
+    for thinking, think in ((None, True), (True, True), (False, False)):
+        assert ollama.write(Request(messages=[], model="m", profile=r1, thinking=thinking))["think"] is think
