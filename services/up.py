@@ -21,9 +21,12 @@ from services.processes import write_states
 from services.settings import Settings
 from services.supervisor import Child, Children
 
-SAMPLES = Path(__file__).parents[1] / "samples"
+#: beside the checkout, or within the installed package
+SAMPLES = next(
+    (p for p in (Path(__file__).parents[1] / "samples", Path(__file__).parent / "samples") if p.is_dir()), None
+)
 QUESTION = "How many days of paid annual leave do full-time staff have at Tarnwick?"
-EXIT_UNREACHABLE = 4
+EXIT_DOCUMENTS, EXIT_UNREACHABLE = 3, 4
 #: times a child may end before it first serves
 STARTS = 3
 
@@ -70,11 +73,10 @@ class Platform:
             address = {"url": self.url, "host": self.settings.server.host, "pid": os.getpid()}
             (self.data_dir / "server.json").write_text(json.dumps(address))
             say(f"ready after {time.monotonic() - began:.1f} s")
-            if samples:
-                await asyncio.to_thread(show_samples, self.data_dir)
+            whole = not samples or await asyncio.to_thread(show_samples, self.data_dir)
             await asyncio.to_thread(self._say_addresses)
             if demo:
-                return 0
+                return 0 if whole else EXIT_DOCUMENTS
             await watching
         except RagError as error:
             say(f"deepwell: {error}")
@@ -236,8 +238,11 @@ def http_ready(url: str) -> Callable[[], Awaitable[bool]]:
     return check
 
 
-def show_samples(data_dir: Path) -> None:
-    """Load samples/ into the knowledge base `samples`, ask one question, show the cited answer."""
+def show_samples(data_dir: Path) -> bool:
+    """Load samples/ into the knowledge base `samples`, ask one question, show the cited answer.
+
+    False if a document failed or nothing was cited.
+    """
     from services.cli.ask import show_event
     from services.cli.client import Api
     from services.cli.documents import expand, follow, upload
@@ -245,16 +250,18 @@ def show_samples(data_dir: Path) -> None:
     api = Api(data_dir)
     with contextlib.suppress(Conflict):
         api.call("POST", "/v1/knowledge_bases", json={"name": "samples", "description": "About Deepwell and its field"})
-    documents: list[dict[str, Any]] = [upload(api, "samples", name, file) for name, file in expand(str(SAMPLES))]
+    documents: list[dict[str, Any]] = [upload(api, "samples", name, file) for name, file in expand(str(SAMPLES or ""))]
     documents = follow(api, "samples", documents, quiet=not sys.stderr.isatty())
     for document in documents:
         if document["state"] != "succeeded":
             say(f"{document['name']}: {document['state']}: {document['error']}")
-    chunks = sum(document["chunks"] for document in documents)
+    chunks, cited = sum(document["chunks"] for document in documents), False
     say(f"knowledge base samples: {len(documents)} documents, {chunks} passages\n\n> {QUESTION}")
     with api.stream("/v1/ask", {"question": QUESTION, "knowledge_bases": ["samples"], "stream": True}) as events:
         for event in events:
             show_event(event, thinking=True)
+            cited = cited or bool(event.get("citations"))
+    return cited and all(document["state"] == "succeeded" for document in documents)
 
 
 def _choice(data_dir: Path) -> int:
