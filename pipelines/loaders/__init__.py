@@ -203,8 +203,10 @@ def read_text(path: Path, options: Options) -> str:
 
 def locked(path: Path, options: Options, how: str = "") -> LockedDocument:
     """The error for a file that its password, if one was given, does not open."""
-    what = "does not open with the password given" if options.password else "needs a password to be opened"
-    return LockedDocument(f"{path.name} {what}: {how or 'add it again with its password (deepwell add --password)'}")
+    fix = how or "add it again with its password (deepwell add --password)"
+    if options.password:
+        return LockedDocument(f"{path.name} does not open with the password given: {fix}")
+    return LockedDocument(f"{path.name} needs a password to be opened: {fix}")
 
 
 def as_documents(path: Path, name: str = "") -> Iterator["Document"]:

@@ -1,5 +1,6 @@
 """XML from outside, read without entities, without a network and without endless depth."""
 
+import html.entities
 from typing import Any
 
 
@@ -20,7 +21,22 @@ def parse(data: bytes) -> Any:
         raise ValueError(f"not XML: {error}") from None
     if root is None:
         raise ValueError("not XML")
+    for entity in list(root.iter(etree.Entity)):
+        _replace(entity, html.unescape(entity.text) if entity.text[1:-1] in html.entities.name2codepoint else "")
     return root
+
+
+def _replace(entity: Any, text: str) -> None:
+    """Put text in the place of an entity."""
+    parent, before = entity.getparent(), entity.getprevious()
+    text += entity.tail or ""
+    if before is not None:
+        before.tail = (before.tail or "") + text
+    elif parent is not None:
+        parent.text = (parent.text or "") + text
+    if parent is not None:
+        entity.tail = None
+        parent.remove(entity)
 
 
 def name_of(element: Any) -> str:
