@@ -53,10 +53,9 @@ def _help() -> float:
 
 def _ingest(running: Running) -> dict[str, object]:
     began = time.monotonic()
-    added = running.cli("add", str(SHARED / "data" / "financebench"), "--kb", "finance", code=3)["documents"]
+    pdfs = sorted(str(path) for path in (SHARED / "data" / "financebench").glob("*.pdf"))
+    running.cli("add", *pdfs, "--kb", "finance")  # exit code 0: every one succeeded
     took = time.monotonic() - began
-    pdfs = [d for d in added if d["name"].endswith(".pdf")]
-    assert all(d["state"] == "succeeded" for d in pdfs), pdfs
     import httpx
 
     answer = httpx.get(
