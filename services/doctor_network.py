@@ -65,7 +65,7 @@ def is_private(host: str) -> bool:
 def _get(url: str) -> httpx.Response | None:
     """The answer to a request without a key, None unless it is 200."""
     try:
-        answer = httpx.get(url, timeout=1.0, trust_env=False)
+        answer = httpx.get(url, timeout=0.5, trust_env=False)
     except (httpx.TransportError, httpx.InvalidURL):
         return None
     return answer if answer.status_code == 200 else None

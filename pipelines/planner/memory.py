@@ -27,7 +27,7 @@ GRAPHS = 0.3 * GIB
 #: vLLM's size of a block, in tokens; latent attention's kernels use larger ones
 BLOCK, LATENT_BLOCK = 16, 64
 #: GPUs with at least this memory get larger batches by default (vllm/engine/arg_utils.py, get_batch_defaults)
-LARGE_GPU = 70 * GIB
+LARGE_GPU, LARGEST_GPU = 70 * GIB, 160 * GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Stage:
 
 def default_batch(gpu: Gpu) -> Batch:
     """vLLM's defaults for its server."""
+    if gpu.bytes >= LARGEST_GPU:
+        return Batch(16384, 1024)
     large = gpu.bytes >= LARGE_GPU and not gpu.name.upper().startswith("A100")
     return Batch(8192, 1024) if large else Batch(2048, 256)
 

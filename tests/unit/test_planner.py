@@ -274,7 +274,8 @@ def test_other_peoples_rules() -> None:
 
 def test_default_batches() -> None:
     """vllm/engine/arg_utils.py, get_batch_defaults."""
-    assert default_batch(gpu("H100")) == Batch(8192, 1024)
+    assert default_batch(gpu("H100")) == default_batch(gpu("H200")) == Batch(8192, 1024)
+    assert default_batch(gpu("B200")) == Batch(16384, 1024)
     assert default_batch(gpu("A100-80GB")) == default_batch(gpu("V100")) == Batch(2048, 256)
 
 
