@@ -1,6 +1,7 @@
 """One HTTP/1.1 connection on asyncio's Protocol, parsed by httptools: the lower half of connectors/upstream.py."""
 
 import asyncio
+from collections.abc import Callable
 
 import httptools
 
@@ -11,7 +12,7 @@ HIGH_WATER = 256 * 1024
 
 
 class Connection(asyncio.Protocol):
-    """One connection: at most one request at a time. Fed by the event loop, read by one task."""
+    """One connection: at most one request at a time. Fed by the event loop, read by one task or poured into a sink."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
@@ -20,8 +21,11 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.used = False
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], None] | None = None
+        self._held = False
         self._paused = False
         self._deadline = 0.0
+        self._heard = False  # since the deadline was set, by a sink
         self._timer: asyncio.TimerHandle | None = None
         self._start()
 
@@ -44,7 +48,10 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(ModelUnavailable(f"what came is not HTTP ({error})"))
-        self._wake()
+        if self._sink is None:
+            self._wake()
+        else:
+            self._pour()
 
     def eof_received(self) -> bool:
         return False
@@ -53,11 +60,14 @@ class Connection(asyncio.Protocol):
         self.closed = True
         if self._timer is not None:
             self._timer.cancel()
-        if not self.complete and self.status and "content-length" not in self.headers and not self._chunked():
+        if self.complete or self.lost is not None:  # a silence that was ended is not the end of the body
+            pass
+        elif self.status and "content-length" not in self.headers and not self._chunked():
             self.complete = True  # a body without a length ends with its connection
-        elif not self.complete and self.lost is None:
+        else:
             self.lost = error or ConnectionResetError("the connection was closed")
         self._wake()
+        self._pour()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
@@ -103,13 +113,54 @@ class Connection(asyncio.Protocol):
             if self.lost is not None:
                 raise self.lost
             await self._wait(timeout)
+        data = self._take()
+        self._resume()
+        return data
+
+    def pour(self, sink: Callable[[bytes], None] | None, timeout: float = 0.0) -> None:
+        """From now on call `sink` with what of the body has come and comes; None ends that.
+
+        No task wakes up for it, which is half of the cost of a chunk. b"" is the end: `lost` says why if it came
+        early, after `timeout` seconds without a byte, too.
+        """
+        self._sink, self._held = sink, False
+        if sink is None:
+            self._resume()
+            return
+        self._watch(timeout)
+        self._pour()
+
+    def hold(self, held: bool) -> None:
+        """Whether the sink can take nothing just now: reading from the socket is paused meanwhile."""
+        self._held = held
+        if held and not self._paused and self.transport and not self.closed:
+            self._paused = True
+            self.transport.pause_reading()
+        elif not held:
+            self._resume()
+            self._pour()
+
+    def _pour(self) -> None:
+        if self._sink is None or self._held:
+            return
+        if self._body:
+            self._heard = True
+            self._sink(self._take())
+            if self._paused and not self._held:
+                self._resume()
+        if (self.complete or self.lost is not None) and not self._held and self._sink is not None:
+            self._sink(b"")
+
+    def _take(self) -> bytes:
         data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body.clear()
         self._waiting = 0
+        return data
+
+    def _resume(self) -> None:
         if self._paused and self.transport and not self.closed:
             self._paused = False
             self.transport.resume_reading()
-        return data
 
     def reusable(self) -> bool:
         """Whether another request may go over this connection."""
@@ -122,23 +173,31 @@ class Connection(asyncio.Protocol):
 
     async def _wait(self, timeout: float) -> None:
         self._waiter = self.loop.create_future()
-        self._deadline = self.loop.time() + timeout
-        if self._timer is None:  # one timer runs on over many waits: arming one for each costs as much as the rest
-            self._timer = self.loop.call_at(self._deadline, self._check_time, timeout)
+        self._watch(timeout)
         try:
             await self._waiter
         finally:
             self._waiter = None
 
+    def _watch(self, timeout: float) -> None:
+        self._heard = False
+        self._deadline = self.loop.time() + timeout
+        if self._timer is None:  # one timer runs on over many waits: arming one for each costs as much as the rest
+            self._timer = self.loop.call_at(self._deadline, self._check_time, timeout)
+
     def _check_time(self, timeout: float) -> None:
         self._timer = None
-        if self._waiter is None or self.closed:
+        if (self._waiter is None and self._sink is None) or self.closed:
+            return
+        if self._heard or self._held:  # something came since the last look: a look a chunk would cost more
+            self._watch(timeout)
             return
         if self._deadline > self.loop.time():
             self._timer = self.loop.call_at(self._deadline, self._check_time, timeout)
             return
         self._fail(TimeoutError(f"nothing came for {timeout:g} s"))
         self._wake()
+        self._pour()
 
     def _fail(self, error: Exception) -> None:
         if self.lost is None:

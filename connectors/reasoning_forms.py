@@ -4,6 +4,7 @@
 that drop every unknown field (ChatBox's provider "OpenAI").
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from pipelines.types import Reasoning, Text
@@ -53,6 +54,10 @@ class ReasoningOut:
         self._open = True
         self._blank(*pieces)
         return [{"content": piece} for piece in pieces]
+
+    def note(self, answer: Sequence[str]) -> None:
+        """Take answer text that went out past `deltas`."""
+        self._content.extend(answer)
 
     def close(self) -> list[dict[str, Any]]:
         """The deltas that end the thinking; [] if none is open."""

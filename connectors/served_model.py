@@ -17,7 +17,7 @@ from connectors.refusals import refusal
 from connectors.upstream import Answer, Upstream
 from pipelines.budget import estimate_tokens
 from pipelines.delta import Delta, separate
-from pipelines.errors import BadRequest, ModelUnavailable
+from pipelines.errors import BadRequest, ModelUnavailable, RagError
 from pipelines.reasoning import ReasoningParser
 from pipelines.stops import until_stop
 
@@ -47,21 +47,43 @@ class ServedModel:
                 async for delta in deltas:
                     yield delta
             return
-        except BadRequest as error:  # before the first delta: vLLM refuses in the status, or, streaming, after a 200
-            budget = request.profile.engine(self.engine.name).budget
-            if not budget or budget not in str(error) or self._keeps_budget is False:
+        except BadRequest as error:  # in the first event of a 200, before the first delta: vLLM while streaming
+            if not self.without_budget(request, error):
                 raise
-        self._keeps_budget = False
         async with aclosing(self._deltas(request, in_thinking)) as deltas:
             async for delta in deltas:
                 yield delta
 
+    def without_budget(self, request: Request, error: Exception) -> bool:
+        """Whether a refusal is about the limit of thinking tokens, so that the same without it may pass."""
+        budget = request.profile.engine(self.engine.name).budget
+        if not budget or not isinstance(error, BadRequest) or budget not in str(error) or self._keeps_budget is False:
+            return False
+        self._keeps_budget = False
+        return True
+
+    def relayable(self, request: Request) -> bool:
+        """Whether the answer's bytes can go to a client as they come; else it is read here, event by event."""
+        return self.engine.framing == "sse" and not self._skips(request) and not self._stops(request)
+
+    def note_separation(self) -> None:
+        """Remember that thinking came in a field of its own."""
+        self._separates = True
+
     def answer(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Stream the answer, without thinking where that is asked for and can be had."""
+        return self._skip_thinking(request) if self._skips(request) else self.deltas(request)
+
+    def _skips(self, request: Request) -> bool:
+        """Whether thinking is to be closed by us before it begins."""
         switch = request.profile.engine(self.engine.name).thinking_off
-        if request.thinking is False and request.profile.thinks == "always" and not switch:
-            return self._skip_thinking(request)
-        return self.deltas(request)
+        return request.thinking is False and request.profile.thinks == "always" and not switch
+
+    def _stops(self, request: Request) -> list[str]:
+        """The stop strings that are looked for here."""
+        if request.profile.thinks == "never":
+            return []
+        return [stop for stop in request.stop if stop not in request.profile.stop]
 
     async def _skip_thinking(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Close the thinking before it begins, in the form R1 itself uses when it skips it.
@@ -117,14 +139,17 @@ class ServedModel:
 
     async def ask(self, request: Request) -> Answer:
         """Send a request; the server's 200, its body still to be read. Raises what a refusal means."""
-        body = self.engine.write(request)
-        if self._keeps_budget is False:
-            body.pop(request.profile.engine(self.engine.name).budget, None)
-        answer = await self.upstream.request("POST", self.engine.path, orjson.dumps(body))
-        if answer.status // 100 == 2:
-            return answer
-        with contextlib.closing(answer):
-            raise await self._refused(answer, await answer.body())
+        while True:
+            body = self.engine.write(request)
+            if self._keeps_budget is False:
+                body.pop(request.profile.engine(self.engine.name).budget, None)
+            answer = await self.upstream.request("POST", self.engine.path, orjson.dumps(body))
+            if answer.status // 100 == 2:
+                return answer
+            with contextlib.closing(answer):
+                error = await self._refused(answer, await answer.body())
+            if not self.without_budget(request, error):
+                raise error
 
     async def begins_in_thinking(self, request: Request) -> bool:
         """Whether `content` begins inside the thinking: the template opened it, and the server does not separate it.
@@ -139,12 +164,11 @@ class ServedModel:
         return not (self.engine.separates if self._separates is None else self._separates)
 
     async def _deltas(self, request: Request, in_thinking: bool) -> AsyncGenerator[Delta, None]:
-        stops = [stop for stop in request.stop if stop not in request.profile.stop]
-        ours = bool(stops) and request.profile.thinks != "never"
-        asked = replace(request, stop=request.profile.stop) if ours else request
+        stops = self._stops(request)
+        asked = replace(request, stop=request.profile.stop) if stops else request
         async with await self.ask(asked) as answer, aclosing(self._read(answer, self.engine.read)) as events:
             deltas = separate(events, ReasoningParser(starts_in_thinking=in_thinking))
-            if ours:
+            if stops:
                 prompt = sum(estimate_tokens(str(message.get("content"))) for message in request.messages)
                 deltas = until_stop(deltas, stops, prompt)
             async for delta in deltas:
@@ -160,16 +184,20 @@ class ServedModel:
             found = self._decode(event)
             delta = read(found)
             if delta.error:
-                raise self._failed(found, delta.error)
+                raise self.failed(found, delta.error)
             ended = ended or bool(delta.finish_reason)
             if delta.reasoning:
                 self._separates = True
             yield delta
         if not ended:
-            raise ModelUnavailable(f"the model server at {self.upstream.url} closed the stream before the answer's end")
+            raise self.unfinished()
         await answer.finish()
 
-    def _failed(self, event: dict[str, Any], error: str) -> Exception:
+    def unfinished(self) -> ModelUnavailable:
+        """The error for a stream that just stops."""
+        return ModelUnavailable(f"the model server at {self.upstream.url} closed the stream before the answer's end")
+
+    def failed(self, event: dict[str, Any], error: str) -> RagError:
         """What an error event means; vLLM refuses a streaming request with one, and its `code` is the status."""
         told = event.get("error")
         code = told.get("code") if isinstance(told, dict) else None

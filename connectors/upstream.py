@@ -7,7 +7,7 @@ compression, no proxy.
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -48,9 +48,26 @@ class Answer:
         try:
             return await self._connection.read(self._timeout)
         except (OSError, TimeoutError) as error:
-            raise ModelUnavailable(
-                f"the model server at {self._server.url} broke off in the middle of its answer ({_words(error)})"
-            ) from error
+            raise self._broke(error) from error
+
+    def pour(self, sink: Callable[[bytes], None] | None) -> None:
+        """Call `sink` with what comes instead of `read`; b"" is the end. See Connection.pour."""
+        self._connection.pour(sink, self._timeout)
+
+    def hold(self, held: bool) -> None:
+        """Whether the sink can take nothing just now."""
+        self._connection.hold(held)
+
+    def broken(self) -> ModelUnavailable | None:
+        """Why the body ended early, if it did."""
+        return None if self._connection.lost is None else self._broke(self._connection.lost)
+
+    def _broke(self, error: BaseException) -> ModelUnavailable:
+        if isinstance(error, ModelUnavailable):
+            return error
+        return ModelUnavailable(
+            f"the model server at {self._server.url} broke off in the middle of its answer ({_words(error)})"
+        )
 
     async def finish(self) -> None:
         """Take what little may follow the last event, so that the connection can be kept."""

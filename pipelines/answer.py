@@ -18,8 +18,10 @@ from pipelines import extract, phrases
 from pipelines.budget import Budget, plan
 from pipelines.citations import CitationParser
 from pipelines.delta import DeltaChat
+from pipelines.drift import LanguageGuard
 from pipelines.errors import BadRequest
-from pipelines.generate import Generation, generate
+from pipelines.generate import generate
+from pipelines.generation import Generation, Relaying
 from pipelines.language import Language, detect
 from pipelines.profiles import Profile
 from pipelines.prompts import Order, ordered, search_prompt
@@ -55,6 +57,8 @@ class Options:
     #: "canonical" numbers passages by document and place, for engines with a prefix cache
     order: Order = "score"
     today: date | None = None
+    #: writes the model's answer to the client past the events
+    relay: Relaying | None = None
 
 
 async def answer(
@@ -70,7 +74,8 @@ async def answer(
 ) -> AsyncGenerator[Event, None]:
     """Answer the last user message. Yields Sources, then Reasoning and Text as they come, then Finish.
 
-    An empty list of knowledge bases is a plain chat. Raises BadRequest (no question, or one longer than the window),
+    An empty list of knowledge bases is a plain chat. What `options.relay` writes to the client by itself is not among
+    the events. Raises BadRequest (no question, or one longer than the window),
     what retrieval raises, ModelUnavailable and TooManyRequests; before the first Text wherever the cause is known by
     then. Closing the iterator stops the model.
     """
@@ -206,8 +211,11 @@ async def _write(rag: Rag, turn: Turn, budget: Budget, profile: Profile) -> Asyn
         budget=budget,
         options=turn.options,
         language=turn.language,
+        citing=parser,
+        guard=LanguageGuard(turn.language, turn.question, fixed=turn.options.answer_in is not None),
+        relay=turn.options.relay,
     )
-    written: list[str] = []
+    written = generation.written
     async with aclosing(generate(generation)) as pieces:
         async for piece in pieces:
             turn.mark("first_token")
@@ -246,6 +254,8 @@ def prompt_messages(turn: Turn, budget: Budget, profile: Profile) -> list[Messag
         content = search_prompt(
             turn.question, budget.hits, language=turn.language, today=today, answer_in=turn.options.answer_in
         )
+    elif turn.options.answer_in is not None:
+        content += "\n\n" + phrases.WRITE_IN[turn.options.answer_in].format(language="English")
     return [*messages, Message(role="user", content=content)]
 
 

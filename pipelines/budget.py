@@ -42,6 +42,11 @@ def estimate_tokens(text: str) -> int:
     return wide + (len(text) - wide + 2) // 3
 
 
+def piece_tokens(text: str) -> int:
+    """Tokens of a streamed piece: one, unless it is too long for one because an engine joins several."""
+    return 1 if len(text) <= (18 if text.isascii() else 6) else estimate_tokens(text)
+
+
 def plan(
     question: str,
     hits: Sequence[Hit],

@@ -1,93 +1,61 @@
-"""One generation, whatever happens to it: thinking apart, its limit kept, and an answer at the end.
+"""One generation, whatever happens to it: thinking apart, its limit kept, in the right language, an answer at the end.
 
 Engines that can are told the limit of thinking tokens. Where one cannot, or does not keep it, we count, stop it at the
-limit, close the thinking ourselves and have the answer continued from there (`resume` of the chat model).
+limit, close the thinking ourselves and have the answer continued from there (`resume` of the chat model). An answer
+in another language than the question's is stopped and written again in the same way.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
 
-from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
 
 from pipelines import phrases
-from pipelines.budget import Budget, answer_reserve, estimate_tokens
+from pipelines.budget import answer_reserve, piece_tokens
 from pipelines.delta import Delta, DeltaChat, separate
+from pipelines.drift import LanguageGuard
 from pipelines.errors import BadRequest
-from pipelines.language import Language
-from pipelines.profiles import Profile
+from pipelines.generation import Generation
 from pipelines.reasoning import Piece, ReasoningParser
 from pipelines.types import Message, Reasoning, Text, Usage
-
-if TYPE_CHECKING:
-    from pipelines.answer import Options
-
-#: how far over its limit of thinking tokens an engine may go before we cut: engines that keep it themselves need a few
-#: tokens for its end
-SLACK = 1.05
-
-
-@dataclass(slots=True)
-class Generation:
-    """What is to be generated, and afterwards what came of it."""
-
-    chat: BaseChatModel
-    messages: list[Message]
-    profile: Profile
-    budget: Budget
-    options: "Options"
-    language: Language
-    reason: Literal["stop", "length", "tool_calls"] = "stop"
-    usage: Usage = field(default_factory=Usage)
-    warnings: list[str] = field(default_factory=list)
-    #: pieces of thinking so far, and how many tokens they are
-    thoughts: list[str] = field(default_factory=list)
-    thought_tokens: int = 0
-    answered: bool = False
-
-    def apology(self) -> str:
-        """What is said instead of nothing."""
-        if self.reason == "length":
-            return phrases.CUT_WHILE_THINKING[self.language].format(tokens=self.budget.max_tokens)
-        return phrases.EMPTY[self.language]
-
-    def arguments(self) -> dict[str, Any]:
-        """Call arguments for the chat model."""
-        given = {
-            "max_tokens": self.budget.max_tokens,
-            "temperature": self.options.temperature,
-            "top_p": self.options.top_p,
-            "seed": self.options.seed,
-            "thinking": self.options.thinking,
-            "effort": self.options.effort or None,
-            "free_sampling": self.options.free_sampling or None,
-            "thinking_budget": self.budget.thinking if self.profile.thinks != "never" else None,
-        }
-        return {name: value for name, value in given.items() if value is not None}
 
 
 async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
     """Reasoning and Text as they come. Raises what the chat model raises. Fills `generation` with how it ended."""
-    async with aclosing(_deltas(generation)) as deltas:
-        cut = False
-        async for delta in deltas:
-            for piece in _pieces(generation, delta):
-                yield piece
-            if delta.reasoning and _over(generation):
-                cut = True
-                break
-    if generation.thoughts and generation.options.thinking is False and generation.profile.thinks == "always":
-        generation.warnings.append("the model server cannot make this model skip its thinking")
-    if not generation.answered and generation.thoughts and (cut or generation.reason == "length"):
-        async with aclosing(_resume(generation)) as pieces:
+    if generation.relay is None or not await generation.relay(generation):
+        async with aclosing(_first(generation)) as pieces:
             async for piece in pieces:
                 yield piece
+    if generation.thoughts and generation.options.thinking is False and generation.profile.thinks == "always":
+        generation.warnings.append("the model server cannot make this model skip its thinking")
+    if generation.guard is not None and generation.guard.drifted:
+        rest = _repair(generation, generation.guard)
+    elif not generation.answered and generation.thoughts and (generation.cut or generation.reason == "length"):
+        rest = _resume(generation)
+    else:
+        return
+    async with aclosing(rest):
+        async for piece in rest:
+            yield piece
 
 
-def _over(generation: Generation) -> bool:
-    return generation.thought_tokens >= generation.budget.thinking * SLACK + 1
+async def _first(generation: Generation) -> AsyncGenerator[Piece, None]:
+    """What the model writes by itself, up to the limit of its thinking or to a wrong language."""
+    guard = generation.guard
+    async with aclosing(_deltas(generation)) as deltas:
+        async for delta in deltas:
+            for piece in _pieces(generation, delta):
+                shown = guard.feed(piece.text) if guard is not None and isinstance(piece, Text) else piece.text
+                if shown:
+                    yield piece if shown == piece.text else Text(shown)
+            if guard is not None and guard.drifted:
+                return
+            if delta.reasoning and generation.over():
+                generation.cut = True
+                return
+    if guard is not None and (rest := guard.close()):
+        yield Text(rest)
 
 
 def _deltas(generation: Generation) -> AsyncGenerator[Delta, None]:
@@ -122,26 +90,9 @@ def _pieces(generation: Generation, delta: Delta) -> list[Piece]:
         generation.answered = True
         pieces.append(Text(delta.content))
     if delta.usage:
-        generation.usage = _usage(generation, delta.usage)
-    if delta.finish_reason in {"stop", "length", "tool_calls"}:
-        generation.reason = delta.finish_reason  # type: ignore[assignment]
+        generation.note_usage(delta.usage)
+    generation.note_reason(delta.finish_reason)
     return pieces
-
-
-def piece_tokens(text: str) -> int:
-    """Tokens of a streamed piece: one, unless it is too long for one because an engine joins several."""
-    return 1 if len(text) <= (18 if text.isascii() else 6) else estimate_tokens(text)
-
-
-def _usage(generation: Generation, usage: dict[str, Any]) -> Usage:
-    """An engine's counts; vLLM says 0 tokens of reasoning where there are some, so ours are taken then."""
-    completion = int(usage.get("completion_tokens") or 0)
-    reasoning = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    return Usage(
-        prompt=int(usage.get("prompt_tokens") or 0),
-        completion=completion,
-        reasoning=int(reasoning or 0) or min(generation.thought_tokens, completion),
-    )
 
 
 async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
@@ -149,19 +100,11 @@ async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
     generation.reason = "length"
     spent, prompt = generation.thought_tokens, generation.usage.prompt
     generation.usage = Usage(prompt=prompt, completion=spent, reasoning=spent)
-    if not isinstance(generation.chat, DeltaChat):
-        return
-    stream = generation.chat.resume(
-        [to_langchain(message) for message in generation.messages],
-        "".join(generation.thoughts) + phrases.ENOUGH[generation.language],
-        stop=generation.options.stop,
-        **{**generation.arguments(), "max_tokens": answer_reserve(generation.budget.max_tokens)},
-    )
     try:
-        async with aclosing(stream):
-            async for delta in stream:
-                for piece in _pieces(generation, delta):
-                    yield piece
+        last, tokens = phrases.ENOUGH[generation.language], answer_reserve(generation.budget.max_tokens)
+        async with aclosing(_continued(generation, generation.messages, last, tokens)) as pieces:
+            async for piece in pieces:
+                yield piece
     except (NotImplementedError, BadRequest) as error:
         generation.warnings.append(f"thinking met its limit and could not be continued into an answer: {error}")
         return
@@ -171,6 +114,55 @@ async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
         generation.reason = "length"
     else:
         generation.warnings.append(f"thinking was ended after about {spent} tokens, at its limit")
+
+
+async def _repair(generation: Generation, guard: LanguageGuard) -> AsyncGenerator[Piece, None]:
+    """Have the answer written again, in the right language: from the same thoughts where the engine can, else anew.
+
+    Done once. What was shown in the wrong language stays where it is; a paragraph's end follows it.
+    """
+    language, shown = generation.language, bool(generation.written)
+    asked = generation.messages[-1]
+    order = phrases.WRITE_IN[language].format(language=guard.wanted)
+    messages = [*generation.messages[:-1], replace(asked, content=f"{asked.content}\n\n{order}")]
+    seen = "the answer begins again after what was shown" if shown else "nothing of that was shown"
+    generation.warnings.append(f"the model answered in {guard.drifted} and was asked again for {guard.wanted}: {seen}")
+    if shown:
+        yield Text("\n\n")
+    generation.answered = False
+    last = phrases.I_WRITE_IN[language].format(language=guard.wanted)
+    left = max(answer_reserve(generation.budget.max_tokens), generation.budget.max_tokens - generation.thought_tokens)
+    try:
+        async with aclosing(_continued(generation, messages, last, left)) as pieces:
+            async for piece in pieces:
+                yield piece
+        return
+    except (NotImplementedError, BadRequest):
+        if generation.answered:
+            raise
+    anew = replace(generation, messages=messages, guard=None, relay=None)
+    async with aclosing(_deltas(anew)) as deltas:
+        async for delta in deltas:
+            for piece in _pieces(generation, delta):
+                yield piece
+
+
+async def _continued(
+    generation: Generation, messages: list[Message], last: str, tokens: int
+) -> AsyncGenerator[Piece, None]:
+    """The answer that follows the thoughts so far, ended with `last`. Raises NotImplementedError if impossible."""
+    if not isinstance(generation.chat, DeltaChat):
+        raise NotImplementedError("this chat model cannot continue an answer")
+    stream = generation.chat.resume(
+        [to_langchain(message) for message in messages],
+        "".join(generation.thoughts) + last,
+        stop=generation.options.stop,
+        **{**generation.arguments(), "max_tokens": tokens},
+    )
+    async with aclosing(stream):
+        async for delta in stream:
+            for piece in _pieces(generation, delta):
+                yield piece
 
 
 def to_langchain(message: Message) -> BaseMessage:

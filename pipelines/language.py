@@ -12,11 +12,13 @@ Language = Literal["en", "ja", "zh"]
 
 #: what languages are called in an instruction to a model
 NAMES: dict[Language, str] = {"en": "English", "ja": "日本語", "zh": "中文"}
+#: and in a warning
+ENGLISH_NAMES: dict[Language, str] = {"en": "English", "ja": "Japanese", "zh": "Chinese"}
 
-_KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\uff66-\uff9f]")
-_HAN = re.compile(r"[\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+KANA = re.compile(r"[\u3041-\u3096\u30a1-\u30fa\u30fc\uff66-\uff9f]")
+HAN = re.compile(r"[\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _WORD = re.compile(r"[A-Za-zÀ-ɏͰ-ϿЀ-ӿ]+(?:['’-][A-Za-z]+)*")
-_CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]*`|https?://\S+", re.DOTALL)
 _ENGLISH = re.compile(
     r"\b(?:what|which|who|whom|whose|when|where|why|how|is|are|was|were|do|does|did|can|could|should|the|of|to|in|and"
     r"|for|an|please|translate|explain|tell|give|me|it|this|that|with|from|mean|means)\b",
@@ -35,8 +37,8 @@ _JAPANESE = re.compile(
 
 def detect(text: str) -> Language:
     """Language of a question: "ja", "zh", or "en" for everything else."""
-    text = _CODE.sub(" ", text)
-    kana, han = len(_KANA.findall(text)), _HAN.findall(text)
+    text = CODE.sub(" ", text)
+    kana, han = len(KANA.findall(text)), HAN.findall(text)
     if not kana and not han:
         return "en"
     words = len(_WORD.findall(text))

@@ -69,6 +69,19 @@ ENOUGH: dict[Language, str] = {
     "zh": "\n\n思考已经足够，现在根据已有内容作答。\n",
 }
 
+#: asks the model to write in the right language (`language` is English, French, …); goes to the model, in that language
+WRITE_IN: dict[Language, str] = {
+    "en": "Write the answer in {language}.",
+    "ja": "回答は必ず日本語で書いてください。",
+    "zh": "请务必用中文回答。",
+}
+#: the same as the end of its thinking
+I_WRITE_IN: dict[Language, str] = {
+    "en": "\n\nThe answer has to be in {language}. I write it in {language} now.\n",
+    "ja": "\n\n回答は日本語で書く必要がある。日本語で答える。\n",
+    "zh": "\n\n必须用中文回答。现在用中文写出答案。\n",
+}
+
 #: how models say that the passages do not answer; lower case
 REFUSALS = (
     "none of the search results",

@@ -51,7 +51,12 @@ async def answer_events(
     """The events of one answer, with the settings in force where the caller names none."""
     settings = deepwell.settings
     found = settings.retrieval
-    options = replace(options or Options(), candidates=found.candidates, min_score=found.min_score)
+    options = replace(
+        options or Options(),
+        candidates=found.candidates,
+        min_score=found.min_score,
+        answer_in=settings.chat.answer_language or None,
+    )
     return answer(
         await deepwell.rag(),
         caller,
@@ -83,7 +88,7 @@ async def client_events(
         return await answer_events(
             deepwell, caller, messages, knowledge_base_ids, max_tokens=max_tokens, options=options
         )
-    options = replace(options or Options(), thinking=False)
+    options = replace(options or Options(), thinking=False, relay=None)
     tokens = min(max_tokens or META_TOKENS, META_TOKENS)
     rag = await deepwell.rag()
     utility = deepwell.utility

@@ -37,6 +37,7 @@ from services.paths import Aliases, segments_of
 from services.process import process
 from services.recent import Recent
 from services.settings import Settings
+from services.token_path import TokenPath
 
 log = logging.getLogger(__name__)
 #: what is exposed to the network, written out
@@ -97,6 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
     for api in ROUTERS:
         app.include_router(api.router)
     errors.install(app)
+    app.add_middleware(TokenPath)
     paths = [getattr(route, "path", "") for api in ROUTERS for route in api.router.routes]
     app.add_middleware(Aliases, first_segments=segments_of(paths))
     allow_origins(app, settings.server.cors_origins)

@@ -98,13 +98,17 @@ def needs(*scopes: Scope) -> Callable[[Request], Awaitable[Caller]]:
     """A dependency: the caller, with at least one of these scopes (admin has all). Raises Unauthorized, Forbidden."""
 
     async def caller_with_scope(request: Request) -> Caller:
-        caller = await authenticate(request)
-        if not caller.scopes & {*scopes, "admin"}:
-            wanted, has = " or ".join(scopes), ", ".join(sorted(caller.scopes))
-            raise Forbidden(f"key {caller.name!r} lacks the scope {wanted}; it has {has}")
-        return caller
+        return permitted(await authenticate(request), *scopes)
 
     return caller_with_scope
+
+
+def permitted(caller: Caller, *scopes: Scope) -> Caller:
+    """The caller, who has at least one of these scopes (admin has all). Raises Forbidden."""
+    if not caller.scopes & {*scopes, "admin"}:
+        wanted, has = " or ".join(scopes), ", ".join(sorted(caller.scopes))
+        raise Forbidden(f"key {caller.name!r} lacks the scope {wanted}; it has {has}")
+    return caller
 
 
 Chatter = Annotated[Caller, Depends(needs("chat"))]

@@ -76,6 +76,9 @@ class ChatSettings(Section):
         4096, ge=1, description="Tokens an answer may have, thinking included, if the client names none."
     )
     timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
+    answer_language: Literal["", "en", "ja", "zh"] = Field(
+        "", description="Language of every answer: en, ja or zh; empty is the language of the question."
+    )
     meta_prompts: bool = Field(
         True,
         description="Answer what clients ask for themselves (ping, titles, tags, next questions) without search.",

@@ -10,7 +10,8 @@ from connectors.chat_model import ServedChat
 from pipelines.answer import Options
 from pipelines.budget import Budget
 from pipelines.delta import Delta
-from pipelines.generate import Generation, generate
+from pipelines.generate import generate
+from pipelines.generation import Generation
 from pipelines.profiles import Profile
 from pipelines.types import Message, Reasoning, Text
 

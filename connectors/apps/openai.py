@@ -4,10 +4,9 @@ The wire profile is the one that every client accepts: line ends are "\\n", one 
 every frame, reasoning and content never in one delta, usage once, keep-alives as comments, errors without `choices`.
 """
 
-import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,18 +15,16 @@ import orjson
 from connectors.asking import options_of
 from connectors.bodies import content_text, json_object, role_of, whole
 from connectors.citing import search_results, spans
+from connectors.frames import Frames
 from connectors.open_webui import FOUND, SEARCHING, source, status
 from connectors.reasoning_forms import ReasoningForm, ReasoningOut
 from pipelines.answer import Options
 from pipelines.errors import BadRequest, RagError
-from pipelines.events import Lookahead, with_silence
 from pipelines.language import Language
 from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
-#: seconds without a frame before a comment is sent; proxies cut idle connections after 60 s
-KEEP_ALIVE_AFTER = 12.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +114,11 @@ class Completion:
         return self._data({"choices": [choice], **root})
 
     def _data(self, fields: dict[str, Any]) -> bytes:
-        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.request.model}
-        return b"data: " + orjson.dumps({**head, **fields}) + b"\n\n"
+        return b"data: " + orjson.dumps({**self._head(), **fields}) + b"\n\n"
+
+    def _head(self) -> dict[str, Any]:
+        model = self.request.model
+        return {"id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": model}
 
     def frames(self, event: Event) -> list[bytes]:
         """The frames one event becomes."""
@@ -150,19 +150,31 @@ class Completion:
             frames.append(self._data({"choices": [], "usage": usage_body(finish.usage)}))
         return [*frames, DONE]
 
-    async def stream(self, events: Lookahead) -> AsyncIterator[bytes]:
-        """Every frame of a streamed answer, keep-alives included. An error after the start is one error frame."""
-        yield self._frame({"role": "assistant", "content": ""})
-        if self._source_events:
-            yield self._data({"choices": [], "event": status(SEARCHING[self._language], done=False)})
-        try:
-            async with contextlib.aclosing(with_silence(events, KEEP_ALIVE_AFTER)) as watched:
-                async for event in watched:
-                    for frame in [KEEP_ALIVE] if event is None else self.frames(event):
-                        yield frame
-        except RagError as error:
-            detail = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
-            yield b"data: " + orjson.dumps({"error": detail}) + b"\n\n"
+    def opening(self) -> bytes:
+        """The frames that open a streamed answer."""
+        role = self._frame({"role": "assistant", "content": ""})
+        if not self._source_events:
+            return role
+        return role + self._data({"choices": [], "event": status(SEARCHING[self._language], done=False)})
+
+    def relayed(self) -> Frames | None:
+        """What the frames of the answer are made of; None where a frame has to be made of each delta."""
+        form = self._out.form
+        if form == "think_tags":
+            return None
+        first = {"search_results": search_results(self.hits, self.urls)} if self.hits else None
+        return Frames(self._head(), first, "" if form == "none" else form)
+
+    def note_relayed(self, answer: Sequence[str]) -> None:
+        """Take the answer's text that was sent in frames like these."""
+        self._out.note(answer)
+        self._sources_sent = self._sources_sent or bool(answer)
+
+    @staticmethod
+    def error(error: RagError) -> bytes:
+        """The frame of an error after the start; nothing follows it."""
+        detail = {"message": str(error), "type": "server_error", "param": None, "code": error.code}
+        return b"data: " + orjson.dumps({"error": detail}) + b"\n\n"
 
     async def body(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""

@@ -14,13 +14,13 @@ from pipelines.events import Lookahead, with_silence
 from pipelines.language import detect
 from pipelines.types import Event, Finish, Message, Reasoning, Sources, Text
 from services.answering import answer_events
-from services.api.chat import PATIENCE, STREAM_HEADERS
 from services.api.deps import Parts
 from services.api.schemas import Answer, AskCitation, AskRequest, SearchHit
 from services.auth import Answerer
 from services.delivery import Delivery, addresses_for, deliver
 from services.disconnect import until_gone
 from services.errors import error_body, responses
+from services.streamed import PATIENCE, STREAM_HEADERS
 from services.waiting import json_answer
 
 router = APIRouter(tags=["ask"])

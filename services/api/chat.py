@@ -1,10 +1,11 @@
 """The OpenAI surface: models and chat completions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from connectors.apps.openai import Completion, parse_chat
 from connectors.bodies import ignored
@@ -17,15 +18,12 @@ from services.api.document import MODEL, STREAM, count, messages, takes, text
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.delivery import addresses_for, deliver, delivery_of
-from services.disconnect import until_gone
 from services.errors import responses
+from services.streamed import StreamedCompletion
 from services.waiting import json_answer
 
 router = APIRouter(tags=["chat"])
-#: seconds in which the model server may still refuse before we commit to a 200
-PATIENCE = 3.0
 LARGEST_BODY = 32 << 20
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 @router.get("/v1/models", responses=responses())
@@ -82,17 +80,15 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
         source_events=delivery.source_events and bool(target),
         language=language,
     )
-    found = await client_events(
-        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=wanted.how
-    )
-    events = deliver(found, delivery, addresses, language)
-    ahead = Lookahead(events)
     headers = ignored_header(deepwell, wanted.extra)
-    if wanted.stream:
-        await until_gone(request, ahead.prime(PATIENCE), ahead.close)
-        headers |= STREAM_HEADERS
-        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=headers)
-    return await json_answer(request, completion.body(events), ahead.close, headers)
+    streamed = StreamedCompletion(completion, headers) if wanted.stream else None
+    how = wanted.how if streamed is None else replace(wanted.how, relay=streamed.relay)
+    found = await client_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=how)
+    events = deliver(found, delivery, addresses, language)
+    if streamed is not None:
+        streamed.events = events
+        return streamed
+    return await json_answer(request, completion.body(events), Lookahead(events).close, headers)
 
 
 def ignored_header(deepwell: Deepwell, data: Mapping[str, Any]) -> dict[str, str]:

@@ -9,13 +9,14 @@ from pipelines.events import Lookahead
 from pipelines.language import detect
 from pipelines.types import Message
 from services.answering import client_events, resolve
-from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
+from services.api.chat import read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, takes, texts
 from services.auth import Answerer
 from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import responses
+from services.streamed import PATIENCE, STREAM_HEADERS
 from services.waiting import json_answer
 
 router = APIRouter(tags=["chat"])

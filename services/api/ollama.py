@@ -12,7 +12,7 @@ from pipelines.events import Lookahead
 from pipelines.types import Caller
 from services import computing
 from services.answering import client_events, language_of, resolve
-from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
+from services.api.chat import read_body
 from services.api.deps import Parts
 from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts
 from services.auth import Answerer, Chatter, Computer
@@ -20,6 +20,7 @@ from services.build import Deepwell
 from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import foreign
+from services.streamed import PATIENCE, STREAM_HEADERS
 from services.waiting import json_answer
 
 router = APIRouter(tags=["ollama"])

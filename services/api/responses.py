@@ -8,13 +8,14 @@ from connectors.asking import options_of
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from services.answering import client_events, language_of, resolve
-from services.api.chat import PATIENCE, STREAM_HEADERS, read_body
+from services.api.chat import read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, some, takes, text
 from services.auth import Answerer
 from services.delivery import addresses_for, deliver, delivery_of
 from services.disconnect import until_gone
 from services.errors import responses
+from services.streamed import PATIENCE, STREAM_HEADERS
 from services.waiting import json_answer
 
 router = APIRouter(tags=["chat"])

@@ -6,7 +6,9 @@ from typing import Any
 
 import orjson
 
-from connectors.stream import Relay, pump
+from connectors.frames import Frames
+from connectors.pump import pump
+from connectors.stream import Relay
 from connectors.upstream import Upstream
 from connectors.wire import read_openai
 
@@ -38,14 +40,15 @@ async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> 
         servers.append(Upstream(f"http://127.0.0.1:{UPSTREAM_PORT}/v1"))
     async with await servers[0].request("POST", "/chat/completions", orjson.dumps(request)) as answer:
         root = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 1, "model": "deepseek-r1"}
-        relay = Relay(root, read_openai)
+        frames = Frames(root)
+        relay = Relay(frames, read_openai)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-        async def write(frames: bytes) -> None:
-            await send({"type": "http.response.body", "body": frames, "more_body": True})
+        async def write(piece: bytes) -> None:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
 
-        await write(relay.start())
+        await write(frames.opening)
         await pump(answer, relay, write)
         await answer.finish()
         end = {"index": 0, "delta": {}, "finish_reason": relay.reason or "stop"}

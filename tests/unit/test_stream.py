@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from connectors.frames import Frames
 from connectors.stream import Relay
 from connectors.upstream import MAX_EVENT
 from connectors.wire import read_openai
@@ -18,7 +19,7 @@ from pipelines.citations import CitationParser
 from pipelines.delta import Delta, separate
 from pipelines.errors import ModelUnavailable
 from pipelines.reasoning import ReasoningParser
-from pipelines.types import Hit
+from pipelines.types import Citation, Hit
 from tests.unit.small_rag import chunk
 
 HITS = [Hit(chunk=chunk(n, "The sky is blue."), score=1 / n) for n in (1, 2, 3)]
@@ -84,8 +85,10 @@ async def reference(data: bytes, thinking: bool, hits: list[Hit]) -> list[tuple[
 
 
 def relayed(pieces: list[bytes], thinking: bool, hits: list[Hit]) -> tuple[list[tuple[str, str]], Relay]:
-    relay = Relay(ROOT, read_openai, starts_in_thinking=thinking, hits=hits, first=FIRST)
-    out = relay.start() + b"".join(relay.feed(piece) for piece in pieces) + relay.finish()
+    relay = Relay(
+        Frames(ROOT, FIRST), read_openai, starts_in_thinking=thinking, citing=CitationParser(hits) if hits else None
+    )
+    out = Frames(ROOT).opening + b"".join(relay.feed(piece) for piece in pieces) + relay.finish()
     frames: list[tuple[str, str]] = []
     blocks = out.split(b"\n\n")
     assert blocks.pop() == b""
@@ -103,6 +106,11 @@ def relayed(pieces: list[bytes], thinking: bool, hits: list[Hit]) -> tuple[list[
         assert (extra is not None) == (field == "content" and not any(f == "content" for f, _ in frames))
         frames.append((field, text))
     return frames, relay
+
+
+def relay_citing(relay: Relay) -> tuple[Citation, ...]:
+    assert relay._citing is not None
+    return relay._citing.citations()
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
@@ -147,7 +155,7 @@ async def test_same_as_by_json(
         citing = CitationParser(hits)
         text = [text for field, text in await reference(upstream, thinking, []) if field == "content"]
         "".join([*map(citing.feed, text), citing.close()])
-        assert relay.citations() == citing.citations()
+        assert relay_citing(relay) == citing.citations()
 
 
 @pytest.mark.parametrize("style", sorted(STYLES))
@@ -194,7 +202,7 @@ def test_ordinary_events_are_copied_and_not_parsed(style: Style, field: str) -> 
     texts += [("content", "</think>")] if field == "content" else []
     texts += [("content", f"word{i} 日本\n") for i in range(500)]
     fixed = style if style is vllm_style else lambda i, f, t: llamacpp_style(0, f, t)
-    relay = Relay(ROOT, read, hits=HITS)
+    relay = Relay(Frames(ROOT), read, citing=CitationParser(HITS))
     relay.feed(stream(fixed, texts))
     relay.finish()
     assert len(relay.answer) < 10
@@ -212,22 +220,22 @@ def test_ordinary_events_are_copied_and_not_parsed(style: Style, field: str) -> 
     ],
 )
 def test_errors_of_the_server(event: bytes, words: str) -> None:
-    relay = Relay(ROOT, read_openai)
+    relay = Relay(Frames(ROOT), read_openai)
     relay.feed(b"data: " + vllm_style(0, "content", "He") + b"\n\n")
     with pytest.raises(ModelUnavailable, match=words):
         relay.feed(b"data: " + event + b"\n\n")
 
 
 def test_an_event_without_end_is_refused() -> None:
-    relay = Relay(ROOT, read_openai)
+    relay = Relay(Frames(ROOT), read_openai)
     relay.feed(b"x" * MAX_EVENT)
     with pytest.raises(ModelUnavailable, match="without an end"):
         relay.feed(b"x")
 
 
 def test_ended_is_false_when_the_stream_just_stops() -> None:
-    relay = Relay(ROOT, read_openai)
+    relay = Relay(Frames(ROOT), read_openai)
     relay.feed(b"data: " + vllm_style(0, "content", "He") + b"\n\n")
     relay.finish()
     assert not relay.ended
-    assert relay.answered()
+    assert relay.begun()

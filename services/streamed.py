@@ -1,0 +1,119 @@
+"""A streamed chat completion: events to frames, and the model's own words past the events.
+
+The status is sent with the first frame, so that whatever goes wrong before is answered with its proper status; after
+PATIENCE it is sent anyway, and then a comment whenever nothing was sent for a while. When the client leaves, the work
+is cancelled, up to the connection to the model server.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from contextlib import aclosing
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from connectors.apps.openai import KEEP_ALIVE, Completion
+from connectors.relaying import relay
+from pipelines.errors import RagError
+from pipelines.generation import Generation
+from pipelines.types import Event, Finish
+
+#: seconds in which the model server may still refuse before we commit to a 200
+PATIENCE = 3.0
+#: seconds without a frame before a comment is sent, in steps of PATIENCE; proxies cut idle connections after 60 s
+QUIET = 12.0
+STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HEADERS = [(name.lower().encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
+
+
+class StreamedCompletion(Response):
+    """The answer to a chat completion with `stream`. `events` are set before it is sent."""
+
+    media_type = "text/event-stream"
+    events: AsyncGenerator[Event]
+
+    def __init__(self, completion: Completion, headers: Mapping[str, str]) -> None:
+        # Response.__init__ would count the bytes of a body
+        self.status_code, self.background = 200, None
+        self.raw_headers = [
+            (b"content-type", b"text/event-stream; charset=utf-8"),
+            *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()),
+            *_HEADERS,
+        ]
+        self._completion = completion
+        self._send: Send
+        self._begun = self._ended = self._gone = False
+        self._frames = 0  # sent so far
+        self._timer: asyncio.TimerHandle | None = None
+        self._silence: asyncio.Future[None] | None = None
+
+    async def relay(self, generation: Generation) -> bool:
+        """Write what the model writes, past the events, where that can be done; see pipelines.generation.Relaying."""
+        frames = self._completion.relayed()
+        if frames is None or not await relay(generation, frames, self._pour):
+            return False
+        self._completion.note_relayed(generation.written)
+        return True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. Raises RagError where nothing was sent yet."""
+        self._send = send
+        work = asyncio.current_task()
+        assert work is not None
+        watch = asyncio.ensure_future(self._watch(receive, work))
+        self._look_after(PATIENCE, 0.0)
+        try:
+            async with aclosing(self.events) as events:
+                async for event in events:
+                    if frames := b"".join(self._completion.frames(event)):
+                        await self._write(frames, last=isinstance(event, Finish))
+        except RagError as error:
+            if not self._begun:
+                raise
+            await self._write(self._completion.error(error), last=True)
+        except asyncio.CancelledError:
+            if not self._gone or work.uncancel():
+                raise
+        finally:
+            self._ended = True
+            watch.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _pour(self, frames: bytes) -> Awaitable[None]:
+        """What `_write` does, without a coroutine of its own for each chunk."""
+        if not self._begun:
+            return self._write(frames)
+        self._frames += 1
+        return self._send({"type": "http.response.body", "body": frames, "more_body": True})
+
+    async def _write(self, frames: bytes, last: bool = False) -> None:
+        self._frames += 1
+        self._ended = self._ended or last
+        if not self._begun:
+            self._begun = True
+            frames = self._completion.opening() + frames
+            await self._send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
+
+    async def _watch(self, receive: Receive, work: asyncio.Task[None]) -> None:
+        message: Message = {"type": ""}
+        while message["type"] != "http.disconnect":
+            message = await receive()
+        if not self._ended:
+            self._gone = True
+            work.cancel()
+
+    def _look_after(self, seconds: float, quiet: float, frames: int = 0) -> None:
+        """Look again after `seconds` whether there is silence; it has lasted `quiet` by now."""
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._look, quiet + seconds, frames)
+
+    def _look(self, quiet: float, frames: int) -> None:
+        if self._ended:
+            return
+        if frames != self._frames:
+            quiet = 0.0
+        elif not self._begun or quiet >= QUIET:
+            quiet = 0.0
+            self._silence = asyncio.ensure_future(self._write(KEEP_ALIVE if self._begun else b""))
+        self._look_after(PATIENCE, quiet, self._frames)
