@@ -44,7 +44,7 @@ async def server(tmp_path: Path, free_port: int) -> AsyncIterator[str]:
     """llama.cpp with the packaged stand-in."""
     url = f"http://127.0.0.1:{free_port}"
     command = server_command(chosen(tmp_path).path, free_port, CONTEXT, threads=1, parallel=SLOTS, alias="stand-in")
-    command = [command[0], "-c", TALKATIVE, *command[3:]]
+    command = [command[0], "-c", TALKATIVE, *command[command.index("-m") + 2 :]]
 
     async def ready() -> bool:
         try:
