@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup dev up demo check fmt test test-slow e2e bench clean
+.PHONY: setup dev up demo check fmt test test-slow test-clients e2e bench clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Deepwell needs Python 3.11 or newer: make PYTHON=python3.12 up")'
@@ -38,6 +38,9 @@ test: dev ## unit, contract and e2e tests
 
 test-slow: dev ## minutes: kill matrix, real vLLM
 	$(BIN)/python -m pytest -q -m slow
+
+test-clients: dev ## the clients' own libraries, each in an environment of its own (a minute of installing)
+	$(BIN)/python -m pytest -q -m clients
 
 e2e: dev
 	$(BIN)/python -m pytest -q tests/e2e -m "not slow"

@@ -22,7 +22,7 @@ ANSWER, THOUGHT = "Twenty-five days [1].", "".join(THINKING)
 EMBEDDER = "multilingual-e5-small"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepwell-client-tests"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
 
 def environment(name: str, python: str) -> Path:
