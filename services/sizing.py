@@ -1,5 +1,6 @@
 """Plans as the command shows them: a JSON object with the engines' own names, and a prediction beside what runs."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def shown(plan: Plan) -> dict[str, Any]:
         },
         "memory": {name: round(size) for name, size in plan.memory.items()},
         "download_bytes": plan.download,
-        "disk_bytes": round(plan.download * 1.1),
+        "disk_bytes": plan.disk,
         "throughput": speed(plan),
         "reasons": {option.name: option.reason for option in options(plan)},
         "warnings": plan.warnings,
@@ -166,6 +167,18 @@ async def running(url: str, api_key: str = "") -> Figures:
         return await figures(upstream)
     finally:
         upstream.close()
+
+
+def as_it_runs(request: Request, found: Figures) -> Request:
+    """The request with what was left open taken from the engine, so that only the prediction can deviate."""
+    says = found.values
+    return replace(
+        request,
+        engine=found.engine if request.engine == "auto" else request.engine,
+        context=request.context or int(says.get("max_model_len", 0)),
+        users=request.users or int(says.get("sequences", 0)),
+        utilization=request.utilization or says.get("gpu_memory_utilization", 0.0),
+    )
 
 
 def compared(plan: Plan, found: Figures) -> dict[str, Any]:

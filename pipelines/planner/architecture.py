@@ -1,5 +1,6 @@
 """Dimensions of models, how many parameters they add up to, and the names they go by."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
@@ -9,6 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pipelines.errors import BadRequest
+
+#: models with sparse or sliding attention in some layers
+HYBRID = re.compile(r"v3\.2|v4|gemma|gpt-oss")
 
 
 class Row(BaseModel):
@@ -137,6 +141,11 @@ def find(name: str) -> Architecture:
     for row in architectures():
         if wanted in (row.id, row.repository.lower(), row.repository.rpartition("/")[2].lower(), *row.names):
             return row
+    if HYBRID.search(wanted):
+        raise BadRequest(
+            f"{name} mixes kinds of attention, so its KV cache is not a number of bytes for each token, and a size would "
+            "be a guess: read vLLM's own line `GPU KV cache size` for two window lengths"
+        )
     known = ", ".join(row.id for row in architectures())
     raise BadRequest(
         f"no model {name!r} is known to the planner. Known: {known}. "

@@ -19,6 +19,7 @@ GPUS_IN_A_NODE = 8
 
 def plan(request: Request) -> Plan:
     """The plan. Raises BadRequest that says what is wrong and what would work instead."""
+    request = request.resolved()
     try:
         return solve(request)
     except DoesNotFit as error:
@@ -29,6 +30,7 @@ def plan(request: Request) -> Plan:
 
 def solve(request: Request) -> Plan:
     """The plan, without looking for others where there is none."""
+    request = request.resolved()
     _check(request)
     if request.engine == "auto":
         return _automatic(request)

@@ -1,6 +1,6 @@
 """What is asked of the planner and what it answers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipelines.errors import BadRequest
@@ -31,8 +31,8 @@ class Request:
     dtype: str = "auto"
     kv_dtype: str = "auto"
     #: tokens of one request's window, thinking included
-    context: int = CONTEXT
-    users: int = 1
+    context: int = 0
+    users: int = 0
     prompt: int = PROMPT_TOKENS
     thinking: int = -1
     answer: int = ANSWER_TOKENS
@@ -46,6 +46,10 @@ class Request:
     mtp: bool = False
     #: bytes of the weights, where a real file is at hand
     file_bytes: int = 0
+
+    def resolved(self) -> "Request":
+        """The same with a window and a number of users."""
+        return replace(self, context=self.context or min(CONTEXT, self.model.context), users=self.users or 1)
 
     @property
     def thinking_tokens(self) -> int:
@@ -102,6 +106,11 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     #: other layouts that fit, with the tokens they hold
     others: list[tuple[Layout, int]] = field(default_factory=list)
+
+    @property
+    def disk(self) -> int:
+        """Bytes of disk for the files, with a tenth to spare; they are loaded where they lie."""
+        return round(self.download * 1.1)
 
     @property
     def copies_per_node(self) -> int:

@@ -34,8 +34,8 @@ def plan(  # noqa: PLR0917
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Machines the GPUs are in.")] = 1,
     nvlink: NvLink = None,
     ram: Annotated[str, typer.Option("--ram", help="Memory of one described machine, e.g. 64GiB.")] = "",
-    context: Annotated[int, typer.Option("--context", min=1, help="Tokens of one request's window.")] = 16384,
-    users: Annotated[int, typer.Option("--users", min=1, help="Requests at once.")] = 1,
+    context: Annotated[int, typer.Option("--context", min=0, help="Tokens of a window; 0 takes 16,384.")] = 0,
+    users: Annotated[int, typer.Option("--users", min=0, help="Requests at once; 0 takes 1.")] = 0,
     quantization: Quantization = "",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, half or bfloat16, for vllm.")] = "auto",
     kv_cache_dtype: KvDtype = "auto",
@@ -50,7 +50,9 @@ def plan(  # noqa: PLR0917
     thinking_tokens: Annotated[int, typer.Option(help="Tokens of a thought; -1 takes the model's usual.")] = -1,
     answer_tokens: Annotated[int, typer.Option(min=0, help="Tokens of an answer.")] = 500,
     emit: Annotated[str, typer.Option("--emit", help="Print settings: vllm, ollama, llamacpp or compose.")] = "",
-    verify: Annotated[str, typer.Option("--verify", help="Compare with the engine at this address.")] = "",
+    verify: Annotated[
+        str, typer.Option("--verify", help="Compare with the engine there; what is 0 is as it runs.")
+    ] = "",
     matrix: Annotated[bool, typer.Option("--matrix", help="Which engine runs on which GPUs.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -58,7 +60,7 @@ def plan(  # noqa: PLR0917
 
     Exit code 2 says that it cannot be and what would work instead; 3 that a verified engine deviates.
     """
-    from pipelines.planner.request import Request
+    from pipelines.planner.request import CONTEXT, Request
     from services import sizing
 
     if matrix:
@@ -66,7 +68,7 @@ def plan(  # noqa: PLR0917
         return
     hardware = _hardware(gpus, nodes, ram, nvlink)
     if not model:
-        _show_sizes(hardware, context, as_json)
+        _show_sizes(hardware, context or CONTEXT, as_json)
         return
     if speculative not in ("", "mtp"):
         raise typer.BadParameter("only mtp is known", param_hint="--speculative")
@@ -135,6 +137,7 @@ def _show(found: "Plan") -> None:
     print(f"             {c['with_thinking']} of {r.request_tokens:,} tokens, {r.thinking_tokens:,} of them thinking")
     print(f"             {c['without_thinking']} of {r.prompt + r.answer:,} tokens, without thinking")
     print(f"Download     {found.download / 1e9:.1f} GB; {found.download * 8 / 1e8 / 60:.0f} minutes at 100 Mbit/s")
+    print(f"Disk         {found.disk / 1e9:.1f} GB, a tenth of it to spare")
     if (s := speed(found)) is not None:
         print(f"Speed        at most {s['tokens_per_second_one_request']} tokens/s alone, "
               f"{s['tokens_per_second_all_requests']} with {s['requests']} at once")  # fmt: skip
@@ -180,16 +183,12 @@ def _show_matrix(as_json: bool) -> None:
 
 
 def _verify(request: "Request", url: str, as_json: bool) -> None:
-    import dataclasses
-
     from pipelines.planner.plan import plan as solve
     from services.settings import load_settings
-    from services.sizing import compared, running
+    from services.sizing import as_it_runs, compared, running
 
     found = asyncio.run(running(url, load_settings().chat.api_key.get_secret_value()))
-    if request.engine == "auto":
-        request = dataclasses.replace(request, engine=found.engine)
-    result: dict[str, Any] = compared(solve(request), found)
+    result: dict[str, Any] = compared(solve(as_it_runs(request, found)), found)
     if as_json:
         show_json(result)
     else:

@@ -81,9 +81,9 @@ async def test_llamacpp_agrees(
     (held,) = {float(size) for size in re.findall(r"KV buffer size = +([\d.]+) MiB", log)}
     assert held == pytest.approx(made.memory["kv_cache"] / MIB, abs=0.01)
 
-    command = ["deepwell", "plan", "--model", str(path), "--ram", "8GiB", "--verify", server, "--users", "2", "--json"]
-    for context, code, actual in (("2048", 0, True), ("4096", 3, False)):
-        monkeypatch.setattr(sys, "argv", [*command, "--context", context])
+    command = ["deepwell", "plan", "--model", str(path), "--ram", "8GiB", "--verify", server, "--json"]
+    for more, code, actual in (([], 0, True), (["--context", "4096"], 3, False), (["--users", "9"], 3, False)):
+        monkeypatch.setattr(sys, "argv", [*command, *more])
         with pytest.raises(SystemExit) as ended:
             await asyncio.to_thread(main)
         assert int(ended.value.code or 0) == code

@@ -179,6 +179,8 @@ def test_hardware_that_cannot_be() -> None:
         planned("r1-32b", "8xV100-32GB", 2, engine="vllm", tensor=8)
     with pytest.raises(BadRequest, match="--nodes 1"):
         planned("r1-7b", "2xH100", 2, engine="ollama")
+    with pytest.raises(BadRequest, match="mixes kinds of attention"):
+        find("deepseek-ai/DeepSeek-V3.2")
     with pytest.raises(BadRequest, match="Known: deepseek-r1"):
         find("gpt-5")
 
@@ -349,6 +351,13 @@ def test_prediction_beside_the_measured_engine() -> None:
     actual = Figures("vllm", "7b", {"kv_cache_tokens": 1_040_928.0, "max_model_len": 16384.0, "block_size": 16.0})
     result = sizing.compared(found, actual)
     assert result["ok"]
+    open_request = Request(model=find("r1-7b"), hardware=described("1xH100"), sequences=1024)
+    says = Figures(
+        "vllm", "7b", {"gpu_memory_utilization": 0.9, "max_model_len": 8192.0, "kv_cache_tokens": 1_040_928.0}
+    )
+    adopted = plan(sizing.as_it_runs(open_request, says))
+    assert (adopted.utilization, adopted.request.context, adopted.row.engine) == (0.9, 8192, "vllm")
+    assert sizing.compared(adopted, says)["ok"]
     wrong = sizing.compared(found, Figures("vllm", "7b", {"kv_cache_tokens": 500_000.0}))
     assert not wrong["ok"] and wrong["figures"][0]["deviation"] > 1
     with pytest.raises(BadRequest, match="--engine ollama"):
