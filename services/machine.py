@@ -23,13 +23,18 @@ def this_machine() -> Hardware:
     return Hardware(gpu=card, count=len(found), ram=memory())
 
 
-def memory(path: Path = Path("/proc/meminfo")) -> int:
-    """Bytes of memory that programs can still have, 0 where the system does not say."""
+def memory(path: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory that programs can still have, in a container no more than its limit; 0 where nothing says."""
     try:
         lines = path.read_text("ascii").splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    try:
+        limit, used = (int((group / name).read_text("ascii")) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):
+        return free  # no limit: the file is not there, or says "max"
+    return max(0, min(free, limit - used))
 
 
 def gpus(table: str) -> list[Gpu]:

@@ -326,6 +326,11 @@ def test_links_change_the_layout(deepwell: Command) -> None:
 def test_memory_of_this_machine(tmp_path: Path) -> None:
     assert machine.memory() > GIB
     assert machine.memory(tmp_path / "none") == 0
+    (tmp_path / "meminfo").write_text("MemTotal: 16000000 kB\nMemAvailable: 8000000 kB\n")
+    for limit, expected in (("max", 8_000_000 * 1024), ("3000000000", 2_000_000_000), ("500", 0)):
+        (tmp_path / "memory.max").write_text(limit + "\n")
+        (tmp_path / "memory.current").write_text("1000000000\n")
+        assert machine.memory(tmp_path / "meminfo", tmp_path) == expected, limit
     assert machine.amount("64GiB") == machine.amount("64") == 64 * GIB
     with pytest.raises(BadRequest, match="64GiB"):
         machine.amount("much")
