@@ -143,7 +143,7 @@ def find(name: str) -> Architecture:
             return row
     if HYBRID.search(wanted):
         raise BadRequest(
-            f"{name} mixes kinds of attention, so its KV cache is not a number of bytes for each token and a size would "
+            f"{name} mixes kinds of attention, so its KV cache is no number of bytes for each token and a size would "
             "be a guess: read vLLM's own line `GPU KV cache size` for two windows"
         )
     known = ", ".join(row.id for row in architectures())
