@@ -15,6 +15,7 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 
 from pipelines import extract, phrases
+from pipelines.adaptive import decisive
 from pipelines.budget import Budget, plan
 from pipelines.citations import CitationParser
 from pipelines.delta import DeltaChat
@@ -50,6 +51,8 @@ class Options:
     thinking_budget: int | None = None
     #: the client's word for it, sent to engines that take one
     effort: str = ""
+    #: skip thinking where the evidence for one passage is decisive and the client says nothing about thinking
+    adaptive: bool = False
     #: the client's temperature counts even for a family that guards its own
     free_sampling: bool = False
     #: answer in this language whatever the question's
@@ -119,6 +122,8 @@ async def respond(
         yield Sources(hits=hits or ())
         events = _extract(rag, turn, hits or ())
     else:
+        if turn.options.adaptive and turn.options.thinking is None and decisive(hits or ()):
+            turn.options = replace(turn.options, thinking=False)
         budget = plan(
             turn.question,
             hits or (),

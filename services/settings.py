@@ -75,6 +75,9 @@ class ChatSettings(Section):
     max_tokens: int = Field(
         4096, ge=1, description="Tokens an answer may have, thinking included, if the client names none."
     )
+    thinking: Literal["always", "adaptive"] = Field(
+        "always", description="adaptive: no thinking where one passage decides, unless the client says otherwise."
+    )
     timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
     answer_language: Literal["", "en", "ja", "zh"] = Field(
         "", description="Language of every answer: en, ja or zh; empty is the language of the question."

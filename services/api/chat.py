@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from connectors.apps.openai import Completion, parse_chat
@@ -18,6 +19,7 @@ from services.api.document import MODEL, STREAM, count, messages, takes, text
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.delivery import addresses_for, deliver, delivery_of
+from services.disconnect import ClientGone
 from services.errors import responses
 from services.streamed import StreamedCompletion
 from services.waiting import json_answer
@@ -100,8 +102,11 @@ def ignored_header(deepwell: Deepwell, data: Mapping[str, Any]) -> dict[str, str
 async def read_body(request: Request) -> bytes:
     """The body, refused as soon as it is too large. Raises TooLarge."""
     body = bytearray()
-    async for block in request.stream():
-        body += block
-        if len(body) > LARGEST_BODY:
-            raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+    try:
+        async for block in request.stream():
+            body += block
+            if len(body) > LARGEST_BODY:
+                raise TooLarge(f"the body is larger than {LARGEST_BODY >> 20} MiB")
+    except ClientDisconnect:
+        raise ClientGone from None
     return bytes(body)

@@ -100,10 +100,12 @@ async def test_broken_in_the_middle(name: str, wrong: Callable[[str], Script], w
         assert len(server.requests) == 1
 
 
-async def test_silence_ends_after_the_timeout(name: str) -> None:
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_silence_ends_after_the_timeout(name: str, chunked: bool) -> None:
     async def silent(path: str, writer: asyncio.StreamWriter) -> None:
         piece = pieces(name, "He", end=False)
-        writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(piece), piece))
+        framed = b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(piece), piece)
+        writer.write(b"HTTP/1.1 200 OK\r\n" + (framed if chunked else b"\r\n" + piece))
         await asyncio.sleep(5)
 
     async with scripted(silent) as server:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from connectors.models.fake import ScriptedChat
 from pipelines.adaptive import decisive
-from pipelines.types import Hit
-from tests.unit.small_rag import chunk
+from pipelines.answer import Options, answer
+from pipelines.profiles import profile_for
+from pipelines.types import Hit, Message
+from tests.unit.small_rag import ASKER, chunk, small_rag
 
 
 def hits(*legs: tuple[float | None, float | None]) -> list[Hit]:
@@ -27,3 +30,21 @@ def hits(*legs: tuple[float | None, float | None]) -> list[Hit]:
 )
 def test_decisive(legs: list[tuple[float | None, float | None]], is_decisive: bool) -> None:
     assert decisive(hits(*legs)) is is_decisive
+
+
+@pytest.mark.parametrize(
+    ("options", "skipped"),
+    [
+        (Options(adaptive=True), True),
+        (Options(), False),
+        (Options(adaptive=True, thinking=True), False),
+        (Options(adaptive=True, thinking=False), True),
+    ],
+)
+async def test_a_look_up_skips_thinking_only_where_it_may(options: Options, skipped: bool) -> None:
+    chat = ScriptedChat(replies=["25 days [citation:1]."])
+    rag = await small_rag(chat, "Annual leave is 25 days for full-time staff.", "Annual parking costs 10.")
+    question = [Message(role="user", content="How many days of annual leave for full-time staff?")]
+    events = answer(rag, ASKER, question, ["kb"], profile=profile_for("deepseek-r1:7b"), options=options)
+    assert [event async for event in events]
+    assert (chat.arguments[0].get("thinking") is False) == skipped
