@@ -1,38 +1,56 @@
-"""The way of a chat completion past FastAPI: the same function, without its router and its dependencies.
+"""The way past FastAPI for what is asked most: chat completions, and embeddings of one text a request.
 
-Everything else goes on to the application. What this saves is most of the CPU time of a request; per token, a chat
-completion costs what services/streamed.py and connectors/pump.py cost either way.
+The same functions as FastAPI's routes, without its router and its dependencies, which are most of the CPU time of
+such a request. Everything else goes on to the application. Per token, a chat completion costs what
+services/streamed.py and connectors/pump.py cost either way.
 """
+
+import contextlib
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipelines.errors import RagError
+from pipelines.types import Caller
+from pipelines.types import Scope as Right
 from services.api.chat import create_chat_completion
+from services.api.embeddings import create_embeddings
 from services.auth import authenticate, permitted
+from services.build import Deepwell
 from services.disconnect import ClientGone
 from services.errors import error_response
 
-PATH = "/v1/chat/completions"
+Route = Callable[[Request, Caller, Deepwell], Awaitable[Response]]
+CHAT = "/v1/chat/completions"
+#: path -> what answers, and the scopes of which the key needs one
+ROUTES: dict[str, tuple[Route, tuple[Right, ...]]] = {
+    CHAT: (create_chat_completion, ("chat",)),
+    "/v1/embeddings": (create_embeddings, ("chat", "retrieve")),
+}
 
 
 class TokenPath:
-    """Raw ASGI: answers POST /v1/chat/completions, calls the app for the rest."""
+    """Raw ASGI: answers POST to the paths of ROUTES, calls the app for the rest."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] not in ROUTES or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
+        route, rights = ROUTES[scope["path"]]
         request = Request(scope, receive, send)
         try:
-            caller = permitted(await authenticate(request), "chat")
-            with request.app.state.limits.answer(caller.key_id, request.state.limits):
-                answer = await create_chat_completion(request, caller, request.app.state.deepwell)
+            caller = permitted(await authenticate(request), *rights)
+            # an answer holds one of the key's places until it is sent whole
+            limits, held = request.app.state.limits, scope["path"] == CHAT
+            place = limits.answer(caller.key_id, request.state.limits) if held else contextlib.nullcontext()
+            with place:
+                answer = await route(request, caller, request.app.state.deepwell)
                 await answer(scope, receive, send)
         except RagError as error:
             await error_response(request, error)(scope, receive, send)
