@@ -33,6 +33,7 @@ class ServedModel:
         self.context = context
         self._window: int | None = None
         self._separates: bool | None = None
+        self._asked_separation = 0
         self._keeps_budget: bool | None = None
 
     async def deltas(self, request: Request) -> AsyncGenerator[Delta, None]:
@@ -158,7 +159,8 @@ class ServedModel:
         """
         if not request.profile.starts_in_thinking:
             return False
-        if self._separates is None and self.engine.asks_separation:
+        if self._separates is None and self.engine.asks_separation and self._asked_separation < 3:
+            self._asked_separation += 1  # a server that does not answer it is not asked for ever
             with contextlib.suppress(ModelUnavailable):  # the request itself is going to say what is wrong
                 self._separates = await self.engine.asks_separation(self.upstream, self.model)
         return not (self.engine.separates if self._separates is None else self._separates)

@@ -34,6 +34,10 @@ async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
     elif not generation.answered and generation.thoughts and (generation.cut or generation.reason == "length"):
         rest = _resume(generation)
     else:
+        if generation.answered and 0 < generation.budget.thinking <= generation.thought_tokens + 2:
+            generation.warnings.append(
+                f"thinking was ended after about {generation.thought_tokens} tokens, at its limit"
+            )
         return
     async with aclosing(rest):
         async for piece in rest:

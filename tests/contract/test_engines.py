@@ -148,6 +148,7 @@ async def test_a_thinking_budget_is_kept_within_ten_per_cent_and_answered(engine
     assert budget * 0.8 <= measured <= max(budget * 1.1, budget + 3)
     assert answer == tiny_r1.ANSWER
     assert measured - 3 <= generation.usage.reasoning <= measured + 3
+    assert "thinking was ended after about" in generation.warnings[0]
 
 
 async def test_a_budget_that_the_server_does_not_know_is_kept_by_us(engine: Engine) -> None:
