@@ -8,7 +8,7 @@ from connectors.asking import options_of
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from services.answering import client_events, language_of, resolve
-from services.api.chat import read_body
+from services.api.chat import ignored_header, read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, some, takes, text
 from services.auth import Answerer
@@ -42,7 +42,9 @@ async def create_response(request: Request, caller: Answerer, deepwell: Parts) -
     )
     events = deliver(found, delivery, addresses, language_of(wanted.messages))
     ahead = Lookahead(events)
+    headers = ignored_header(deepwell, wanted.raw)
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
-        return StreamingResponse(writer.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
-    return await json_answer(request, writer.body(events), ahead.close)
+        headers |= STREAM_HEADERS
+        return StreamingResponse(writer.stream(ahead), media_type="text/event-stream", headers=headers)
+    return await json_answer(request, writer.body(events), ahead.close, headers)

@@ -113,6 +113,12 @@ def test_a_stop_and_free_sampling_reach_the_model(platform: Platform, http: http
     assert platform.upstream.asked[-1].body["temperature"] == 0.2
 
 
+def test_the_newer_api_names_what_has_no_effect_too(platform: Platform, http: httpx.Client) -> None:
+    answer = http.post("/v1/responses", json={"model": KB, "input": "How many days?", "temperature": 0})
+    assert answer.headers["x-ignored-params"] == "temperature"
+    assert platform.upstream.asked[-1].body["temperature"] == 0.6
+
+
 # --- clients that leave ---------------------------------------------------------------------------------------------
 
 
