@@ -247,7 +247,7 @@ async def test_ten_thousand_requests_that_are_broken_off_leak_nothing(platform: 
     print(f"10,000 broken off: {grown / 10_000:.0f} bytes each; files {files} -> {service.num_fds()}")
     assert grown < 20e6
     assert service.num_fds() <= files + 10
-    assert service.num_threads() <= threads + 2
+    assert service.num_threads() <= threads + 8  # pools fill up to their size
     with contextlib.suppress(psutil.AccessDenied):
         assert len(service.net_connections()) < 80
 
