@@ -16,6 +16,7 @@ PROSE, HEADING, TABLE, CODE = range(4)
 STICKS, ANYWHERE, LINE, SENTENCE, PARAGRAPH, SECTION = range(-1, 5)
 
 _HEADING = re.compile(r"(#{1,6})[ \t]+(\S.*)")
+_HEADING_LINE = re.compile(r"^#{1,6}[ \t]+\S.*\n?", re.MULTILINE)
 _EMPHASIS = re.compile(r"\*\*|`")
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _RULE = re.compile(r"[ \t]*\|?[ \t:]*-[-| \t:]*$")
@@ -140,14 +141,14 @@ class _Scan:
     path: tuple[str, ...] = ()
 
     def page(self, page: Page, offset: int) -> None:
-        """Units of one page. A page with a number but no title is plain text (PDF): "#" is no heading there."""
+        """Units of one page. A page with a number but no title is plain text (PDF) that has headings at most."""
         fresh = page.title != self.root
         if fresh:
             self.root, self.stack = page.title, []
         self._set_path()
         before = len(self.units)
         if page.number is not None and not page.title:
-            self._prose(page.text, 0, len(page.text), offset)
+            self._headed(page.text, offset)
         else:
             self._markdown(page.text, offset)
         if len(self.units) > before:
@@ -169,6 +170,16 @@ class _Scan:
             self.units[-1].strength = SECTION
         self.units.append(unit)
         return unit
+
+    def _headed(self, text: str, offset: int) -> None:
+        place = 0
+        for found in _HEADING_LINE.finditer(text):
+            if place < found.start():
+                self._prose(text, place, found.start(), offset)
+            self._heading(found.group().rstrip(), offset + found.start(), offset + found.end())
+            place = found.end()
+        if place < len(text):
+            self._prose(text, place, len(text), offset)
 
     def _markdown(self, text: str, offset: int) -> None:
         lines = [(match.start(), match.end()) for match in _LINE.finditer(text)]

@@ -182,7 +182,7 @@ def as_text(lines: Sequence[Line]) -> str:
     for above, row in pairwise(rows):
         gap = row[0].box[1] - above[0].box[3]
         parts.append(("\n\n" if gap > usual else "\n") + " | ".join(line.text for line in row))
-    return "".join(parts)
+    return "".join(parts).replace("\n#", "\n #")  # a number sign is no heading
 
 
 def _beside(one: Line, other: Line) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pipelines.errors import UnreadableDocument
 from pipelines.loaders import Options, Sample, _ocr, locked
+from pipelines.loaders._headings import mark
 from pipelines.types import Page
 
 SUFFIXES = frozenset({".pdf"})
@@ -60,7 +61,7 @@ def load(path: Path, options: Options) -> Iterator[Page]:
     with closing(opened(path, options)) as document:
         for index in range(len(document)):
             with closing(document[index]) as page, closing(page.get_textpage()) as content:
-                text = _tidy(content.get_text_range(errors="replace"))
+                text = _tidy(mark(content, content.get_text_range(errors="replace")))
                 if len(text) < _SPARSE or _is_garbled(text):
                     if ocr and _is_picture(page, text):
                         text = _recognised(page, index + 1, text, options)
@@ -144,6 +145,8 @@ def _recognised(page: Any, number: int, text: str, options: Options) -> str:
 def _tidy(text: str) -> str:
     if text.isascii():
         return text
+    if max(text) < "\u2f00":  # nothing of what follows, but for one character
+        return text.translate(_BULLETS) if "\x84" in text else text
     if "\ufffe" in text:
         text = _join_hyphens(text)
     if _BULLET.search(text):
@@ -164,7 +167,7 @@ def _join_wide_lines(text: str) -> str:
     length = len(lines[0])
     for line in lines[1:]:
         before = joined[-1].rstrip()
-        if length >= full and line and _WIDE.match(before[-1:]) and _WIDE.match(line[0]):
+        if length >= full and line and not before.startswith("#") and _WIDE.match(before[-1:]) and _WIDE.match(line[0]):
             joined[-1] = before + line
         else:
             joined.append(line)

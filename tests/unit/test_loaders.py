@@ -54,6 +54,26 @@ def test_pdf_without_text_says_that_it_may_be_a_scan(write: Write) -> None:
         list(load(write("scan.pdf", pdf("", ""))))
 
 
+def test_pdf_headings_are_lines_in_larger_letters(write: Write) -> None:
+    def line(text: str, size: int) -> str:
+        return f") Tj /F1 {size} Tf 0 -30 Td ({text}"
+
+    body = "".join(line(f"This is line {i} of the body of the page, which goes on", 12) for i in range(5))
+    page = (
+        "Top of the page"
+        + line("Annual leave", 20)
+        + body
+        + line("# apt install", 12)
+        + line("Carried days", 15)
+        + body
+    )
+    [text] = [page.text for page in load(write("a.pdf", pdf(page)))]
+    assert text.startswith("Top of the page\n\n# Annual leave\n\nThis is line 0")
+    assert "goes on\n # apt install\n\n## Carried days\n\nThis is line 0" in text
+    poster = "".join(line(f"Words in letters of size {size}", size) for size in (12, 20, 30, 24, 22, 40))
+    assert "#" not in "".join(page.text for page in load(write("b.pdf", pdf(poster))))
+
+
 def test_pdf_joins_words_only_where_the_page_hyphenates() -> None:
     from pipelines.loaders.pdf import _tidy
 

@@ -167,9 +167,13 @@ def test_sheets_and_slides_are_not_mixed() -> None:
     assert [(chunk.text, chunk.heading, chunk.page) for chunk in chunks] == [("tiny", "One", 1), ("small", "Two", 2)]
 
 
-def test_a_hash_is_no_heading_on_a_pdf_page() -> None:
-    [chunk] = cut(Page(text="Run this:\n# apt install duck\nand wait.", number=3))
-    assert chunk.heading == ""
+def test_headings_of_pdf_pages_hold_over_their_ends_but_tables_and_code_are_text_there() -> None:
+    body = " ".join(f"Sentence number {i} is here." for i in range(12))
+    pages = (Page(text=f"## Leave\n\n{body}", number=1), Page(text=f"{body}\n # no heading\n```\n{body}", number=2))
+    chunks = cut(*pages)
+    assert {chunk.heading for chunk in chunks} == {"Leave"}
+    assert chunks[-1].page == 2
+    assert " # no heading\n```" in "\n".join(chunk.text for chunk in chunks)
 
 
 def test_a_giant_run_without_any_break_is_cut_hard() -> None:
