@@ -76,7 +76,7 @@ class _Fonts:
     def size(self, line: _Line) -> float:
         """Height of the first letter in points, as its font has it and not as it is drawn."""
         self._height(self._page, line.place, self._where)
-        return round(2 * (self._box.top - self._box.bottom)) / 2
+        return float(round(2 * (self._box.top - self._box.bottom)) / 2)
 
     def bold(self, line: _Line) -> bool:
         """Whether the first and the last letter are bold."""
