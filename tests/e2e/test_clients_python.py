@@ -25,8 +25,11 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "deepwe
 pytestmark = [pytest.mark.slow, pytest.mark.clients]
 
 
-def environment(name: str, python: str) -> Path:
-    """The Python of an environment with tests/clients/NAME/requirements.txt in it, made once for each content of it."""
+def environment(name: str, python: str, *options: str) -> Path:
+    """The Python of an environment with tests/clients/NAME/requirements.txt in it, made once for each content of it.
+
+    `options` are pip's.
+    """
     requirements = ROOT / "tests" / "clients" / name / "requirements.txt"
     digest = hashlib.sha256(requirements.read_bytes() + python.encode()).hexdigest()[:12]
     folder = CACHE / f"{name}-{digest}"
@@ -34,7 +37,7 @@ def environment(name: str, python: str) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
         for command in (
             [python, "-m", "venv", str(folder)],
-            [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "-r", str(requirements)],
+            [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", *options, "-r", str(requirements)],
         ):
             done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
             assert done.returncode == 0, done.stderr[-3000:]
