@@ -10,17 +10,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, cast
+from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.language_models.base import LangSmithParams
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
-from connectors.engine import Engine, Request, usage_metadata, whole_message
+from connectors.chunks import message_chunk
+from connectors.engine import Engine, Request, whole_message
 from connectors.served_model import ServedModel
 from connectors.upstream import Upstream
 from connectors.wire import plain_messages
@@ -119,27 +122,36 @@ class ServedChat(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         async with aclosing(self.stream_deltas(messages, stop=stop or (), **kwargs)) as stream:
             async for delta in stream:
-                chunk = self._chunk(delta)
+                chunk = ChatGenerationChunk(message=message_chunk(delta, self.model, self._llm_type))
                 if run_manager is not None and run_manager.handlers and delta.content:
                     await run_manager.on_llm_new_token(delta.content, chunk=chunk)
                 yield chunk
 
-    def _chunk(self, delta: Delta) -> ChatGenerationChunk:
-        message = AIMessageChunk(content=delta.content)
-        if delta.reasoning:
-            message.additional_kwargs["reasoning_content"] = delta.reasoning
-        if delta.tool_calls:
-            message = AIMessageChunk(content=delta.content, tool_call_chunks=cast(Any, delta.tool_calls))
-        if delta.usage is not None:
-            message.usage_metadata = usage_metadata(delta.usage)
-        if delta.finish_reason:
-            message.response_metadata = {
-                "finish_reason": delta.finish_reason,
-                "model_name": self.model,
-                "model_provider": f"deepwell-{self.engine.name}",
-            }
-            message.chunk_position = "last" if delta.last else None
-        return ChatGenerationChunk(message=message)
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """Stream an answer. Where nobody listens (no callbacks, no tracing) LangChain's work per chunk is left out."""
+        if self._watched(config):
+            async for chunk in super().astream(input, config, stop=stop, **kwargs):
+                yield chunk
+            return
+        messages = self._convert_input(input).to_messages()
+        run, provider = f"lc_run--{uuid4()}", self._llm_type
+        async with aclosing(self.stream_deltas(messages, stop=stop or (), **kwargs)) as deltas:
+            async for delta in deltas:
+                yield message_chunk(delta, self.model, provider, run)
+
+    def _watched(self, config: RunnableConfig | None) -> bool:
+        """Whether anything wants to see a run: then LangChain does all that it does around one."""
+        if self.rate_limiter is not None or self.output_version is not None or self.disable_streaming:
+            return True
+        found = ensure_config(config)
+        return bool(AsyncCallbackManager.configure(found.get("callbacks"), self.callbacks, self.verbose).handlers)
 
     async def _agenerate(
         self,

@@ -237,11 +237,15 @@ class Relay:
             frames.append(self._piece(True, delta.reasoning))
         if delta.content:
             frames += [self._piece(isinstance(p, Reasoning), p.text) for p in self._parser.feed(delta.content)]
-        waits = self._parser.waits() or (self._citing is not None and self._citing.waits())
-        waits = waits or (self._guard is not None and self._guard.waits())
-        self._ready = not waits and (self._parser.thinking or not self._first)
+        self._ready = not self._parser.waits() and (self._parser.thinking or not self._answer_waits())
         self.over = self.over or (self.ended and self.usage is not None)
         return b"".join(frames)
+
+    def _answer_waits(self) -> bool:
+        """Whether the next text of the answer may come out otherwise than it goes in."""
+        if self._first or (self._citing is not None and self._citing.waits()):
+            return True
+        return self._guard is not None and self._guard.waits()
 
     def _piece(self, thinking: bool, text: str) -> bytes:
         """The frame of a piece, b"" if nothing of it is to be shown yet."""

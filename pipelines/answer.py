@@ -18,7 +18,7 @@ from pipelines import extract, phrases
 from pipelines.adaptive import decisive
 from pipelines.budget import Budget, plan
 from pipelines.citations import CitationParser
-from pipelines.delta import DeltaChat
+from pipelines.delta import streams_deltas
 from pipelines.drift import LanguageGuard
 from pipelines.errors import BadRequest
 from pipelines.generate import generate
@@ -185,13 +185,15 @@ def look_up(question: str, history: Sequence[Message]) -> str:
     No model rewrites it: with a thinking model that takes longer than the answer (RAGFlow issue 4509).
     """
     before = next((message.content for message in reversed(history) if message.role == "user"), "")
+    if not before or len(question) >= FOLLOW_UP:
+        return question
     length = sum(3 if character > "\u2e80" else 1 for character in question)
-    return f"{before.strip()[:400]}\n{question}" if before and length < FOLLOW_UP else question
+    return f"{before.strip()[:400]}\n{question}" if length < FOLLOW_UP else question
 
 
 async def context_window(chat: BaseChatModel, profile: Profile) -> int:
     """Tokens of the engine's real window; what the profile says where the engine cannot be asked."""
-    found = await chat.window() if isinstance(chat, DeltaChat) else 0
+    found = await chat.window() if streams_deltas(chat) else 0
     return found or profile.context
 
 

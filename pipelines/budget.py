@@ -38,7 +38,7 @@ class Budget:
 
 def estimate_tokens(text: str) -> int:
     """Tokens of a text in a vocabulary of the R1 family, rather too many than too few."""
-    wide = len(_WIDE.findall(text))
+    wide = 0 if text.isascii() else len(_WIDE.findall(text))
     return wide + (len(text) - wide + 2) // 3
 
 

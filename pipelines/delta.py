@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from langchain_core.messages import BaseMessage
 
@@ -48,6 +48,17 @@ class DeltaChat(Protocol):
     async def window(self) -> int:
         """Tokens of the engine's real context window; 0 if it does not say."""
         ...
+
+
+_SPEAKS: dict[type, bool] = {}
+
+
+def streams_deltas(chat: object) -> TypeGuard[DeltaChat]:
+    """Whether a chat model is a DeltaChat. Looked up by class: `isinstance` of a protocol takes 10 µs each time."""
+    kind = type(chat)
+    if kind not in _SPEAKS:
+        _SPEAKS[kind] = isinstance(chat, DeltaChat)
+    return _SPEAKS[kind]
 
 
 async def separate(deltas: AsyncIterator[Delta], parser: ReasoningParser) -> AsyncGenerator[Delta, None]:

@@ -11,6 +11,7 @@ microsecond a token.
 
 import re
 from collections.abc import Mapping
+from functools import cached_property
 
 from pipelines.language import CODE, ENGLISH_NAMES, HAN, KANA, Language
 
@@ -90,24 +91,35 @@ class LanguageGuard:
     def __init__(self, language: Language, question: str = "", *, fixed: bool = False) -> None:
         """`language` is the one wanted; `fixed`: by setting, whatever the question says."""
         self._expected = language
-        #: the Latin language wanted; "" if the question is too short to tell, and then none is wrong
-        self._latin = "English" if fixed else latin_language(question, 1)
-        # "en" stands for every language that is neither Japanese nor Chinese: other scripts than Latin are not judged
-        other = language == "en" and not fixed and not _mostly(_LATIN, question)
-        self._off = other or (not fixed and bool(_WANTS_ANOTHER.search(question)))
-        self._open = self._off  # what comes is shown at once
-        #: the language wanted, in English
-        self.wanted = self._latin or "English" if language == "en" else ENGLISH_NAMES[language]
+        self._question, self._fixed = question, fixed
+        self._open = False  # what comes is shown at once
         self._held = ""
         self._window = ""
         self._since = 0
         #: the language the answer is in instead, in English; "" while all is well
         self.drifted = ""
 
+    @cached_property
+    def _latin(self) -> str:
+        """The Latin language wanted; "" if the question is too short to tell, and then none is wrong."""
+        return "English" if self._fixed else latin_language(self._question, 1)
+
+    @cached_property
+    def _off(self) -> bool:
+        """Whether nothing is to be judged. Found out at the first doubt: most answers need no look at the question."""
+        if self._fixed:
+            return False
+        # "en" stands for every language that is neither Japanese nor Chinese: other scripts than Latin are not judged
+        other = self._expected == "en" and not _mostly(_LATIN, self._question)
+        return other or _WANTS_ANOTHER.search(self._question) is not None
+
+    @property
+    def wanted(self) -> str:
+        """The language wanted, in English."""
+        return self._latin or "English" if self._expected == "en" else ENGLISH_NAMES[self._expected]
+
     def feed(self, text: str) -> str:
         """Take the next piece; return what may be shown. After `drifted` is set nothing more is."""
-        if self._off:
-            return text
         if not self._open:
             return self._hold(text)
         self._window = _trimmed(self._window + text)
@@ -124,7 +136,7 @@ class LanguageGuard:
     def close(self) -> str:
         """Take the end: what was held back and not found wrong."""
         held, self._held = self._held, ""
-        if self._off or self.drifted:
+        if self.drifted:
             return ""
         self.drifted = self._judge(held or self._window, ENOUGH if self._open else ENOUGH_HELD)
         self._open = True
@@ -132,7 +144,7 @@ class LanguageGuard:
 
     def _hold(self, text: str) -> str:
         self._held += text
-        if not CODE.search(self._held) and self._doubtful(_prose(self._held)):
+        if not CODE.search(self._held) and self._doubtful(_prose(self._held)) and not self._off:
             self.drifted = self._judge(self._held, ENOUGH_HELD)
             if self.drifted or len(self._held) < HOLD:
                 return ""
@@ -150,6 +162,8 @@ class LanguageGuard:
 
     def _judge(self, text: str, enough: int) -> str:
         """The wrong language `text` is in, "" if it is right or nothing is certain."""
+        if len(text) < enough // 2 or self._off:
+            return ""
         text = _prose(text)
         letters = len(_LETTER.findall(text))
         kana, han, hangul = (len(script.findall(text)) for script in (KANA, HAN, _HANGUL))

@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, Huma
 
 from pipelines import phrases
 from pipelines.budget import answer_reserve, piece_tokens
-from pipelines.delta import Delta, DeltaChat, separate
+from pipelines.delta import Delta, separate, streams_deltas
 from pipelines.drift import LanguageGuard
 from pipelines.errors import BadRequest
 from pipelines.generation import Generation
@@ -66,7 +66,7 @@ def _deltas(generation: Generation) -> AsyncGenerator[Delta, None]:
     """The chat model's stream; of a chat model that is not ours, in our form."""
     messages = [to_langchain(message) for message in generation.messages]
     chat, stop = generation.chat, generation.options.stop
-    if isinstance(chat, DeltaChat):
+    if streams_deltas(chat):
         return chat.stream_deltas(messages, stop=stop, **generation.arguments())
     arguments = {name: value for name, value in generation.arguments().items() if name in {"max_tokens", "temperature"}}
     stream = chat.astream(messages, stop=list(stop) or None, **arguments)
@@ -155,7 +155,7 @@ async def _continued(
     generation: Generation, messages: list[Message], last: str, tokens: int
 ) -> AsyncGenerator[Piece, None]:
     """The answer that follows the thoughts so far, ended with `last`. Raises NotImplementedError if impossible."""
-    if not isinstance(generation.chat, DeltaChat):
+    if not streams_deltas(generation.chat):
         raise NotImplementedError("this chat model cannot continue an answer")
     stream = generation.chat.resume(
         [to_langchain(message) for message in messages],

@@ -37,6 +37,8 @@ _JAPANESE = re.compile(
 
 def detect(text: str) -> Language:
     """Language of a question: "ja", "zh", or "en" for everything else."""
+    if text.isascii():
+        return "en"
     text = CODE.sub(" ", text)
     kana, han = len(KANA.findall(text)), HAN.findall(text)
     if not kana and not han:

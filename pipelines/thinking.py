@@ -30,6 +30,8 @@ EFFORTS: Mapping[str, int | None] = {
 }
 _SWITCHES = ("enable_thinking", "thinking", "think", "enabled")
 _BUDGETS = ("thinking_budget", "budget_tokens", "thinking_token_budget", "thinking_budget_tokens")
+#: fields of a body that say something
+_NAMES = frozenset({*_SWITCHES, *_BUDGETS, "reasoning", "reasoning_effort", "chat_template_kwargs"})
 _WORDS = {"enabled": True, "disabled": False, "true": True, "false": False}
 
 
@@ -47,6 +49,9 @@ class Thinking:
 
 def thinking_of(data: Mapping[str, Any]) -> Thinking:
     """Read it from a request's body. A switch that says no wins over a budget, a budget over an effort."""
+    nothink = str(data.get("model") or "").endswith(NOTHINK)
+    if _NAMES.isdisjoint(data):
+        return Thinking(on=False if nothink else None)
     switch: bool | None = None
     budget: int | None = None
     effort = ""
@@ -57,7 +62,7 @@ def thinking_of(data: Mapping[str, Any]) -> Thinking:
             effort = effort or (str(value) if str(value) in EFFORTS else "")
         elif isinstance(value, bool) and name not in _BUDGETS:
             switch = value if switch is None else switch
-    if str(data.get("model") or "").endswith(NOTHINK):
+    if nothink:
         switch = False
     if budget is None and effort:
         budget = EFFORTS[effort]

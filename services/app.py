@@ -1,12 +1,15 @@
 """The HTTP service: routers, errors, lifespan."""
 
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.types import ASGIApp
 
 from services import errors
 from services.api import (
@@ -73,6 +76,17 @@ def operation_id(route: APIRoute) -> str:
     return route.name
 
 
+class Service(FastAPI):
+    """FastAPI, with the token path in front of all middleware but the one that reports bugs."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application as one callable, built at the first request."""
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)
+        outermost.app = TokenPath(outermost.app)
+        return outermost
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The application for these settings. The parts are opened when it starts and closed when it stops."""
 
@@ -81,12 +95,14 @@ def create_app(settings: Settings) -> FastAPI:
         async with open_deepwell(settings) as deepwell:
             app.state.deepwell = deepwell
             app.state.mcp = Mcp(app)
+            gc.collect()
+            gc.freeze()  # what is there now stays: looking through it again and again costs every request
             try:
                 yield
             finally:
                 await app.state.mcp.close()
 
-    app = FastAPI(
+    app = Service(
         title="Deepwell",
         version="0.1.0",
         description="Answers questions over an organisation's own documents with DeepSeek-R1.",
@@ -98,7 +114,6 @@ def create_app(settings: Settings) -> FastAPI:
     for api in ROUTERS:
         app.include_router(api.router)
     errors.install(app)
-    app.add_middleware(TokenPath)
     paths = [getattr(route, "path", "") for api in ROUTERS for route in api.router.routes]
     app.add_middleware(Aliases, first_segments=segments_of(paths))
     allow_origins(app, settings.server.cors_origins)

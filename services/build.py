@@ -165,12 +165,13 @@ class Deepwell:
         self.utility = build_utility(settings)
         self.signer = signer_for(settings)
         self._chat = build_chat(settings)
-        self._choice = _choice_time(settings.data_dir)
+        self._chosen = str(settings.data_dir / "models" / "chosen.json")
+        self._choice = _changed(self._chosen)
 
     @property
     def chat(self) -> ChatModel:
         """The model in force; follows `deepwell models use` without a restart."""
-        changed = _choice_time(self.settings.data_dir)
+        changed = _changed(self._chosen)
         if changed != self._choice:
             self._chat, self._choice = build_chat(self.settings), changed
         return self._chat
@@ -215,9 +216,10 @@ class Deepwell:
         return [(await self.knowledge_base(caller, name)).id for name in names]
 
 
-def _choice_time(data_dir: Path) -> int:
+def _changed(path: str) -> int:
+    """When a file was changed, 0 if it is not there. Asked several times a request, so no Path is made of it."""
     try:
-        return (data_dir / "models" / "chosen.json").stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns
     except FileNotFoundError:
         return 0
 

@@ -32,14 +32,17 @@ ROUTES: dict[str, tuple[Route, tuple[Right, ...]]] = {
 
 
 class TokenPath:
-    """Raw ASGI: answers POST to the paths of ROUTES, calls the app for the rest."""
+    """Raw ASGI: answers POST to the paths of ROUTES, calls the app for the rest.
+
+    Pages in a browser go to the app, too: their answers need CORS headers.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != "http" or scope["path"] not in ROUTES or scope["method"] != "POST":
+        if scope["type"] != "http" or scope["path"] not in ROUTES or scope["method"] != "POST" or _in_page(scope):
             await self.app(scope, receive, send)
             return
         route, rights = ROUTES[scope["path"]]
@@ -56,3 +59,7 @@ class TokenPath:
             await error_response(request, error)(scope, receive, send)
         except ClientGone:
             await Response(status_code=499)(scope, receive, send)  # nobody reads it
+
+
+def _in_page(scope: Scope) -> bool:
+    return any(name == b"origin" for name, _ in scope["headers"])

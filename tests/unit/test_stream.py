@@ -17,6 +17,7 @@ from connectors.upstream import MAX_EVENT
 from connectors.wire import read_openai
 from pipelines.citations import CitationParser
 from pipelines.delta import Delta, separate
+from pipelines.drift import LanguageGuard
 from pipelines.errors import ModelUnavailable
 from pipelines.reasoning import ReasoningParser
 from pipelines.types import Citation, Hit
@@ -202,10 +203,11 @@ def test_ordinary_events_are_copied_and_not_parsed(style: Style, field: str) -> 
     texts += [("content", "</think>")] if field == "content" else []
     texts += [("content", f"word{i} 日本\n") for i in range(500)]
     fixed = style if style is vllm_style else lambda i, f, t: llamacpp_style(0, f, t)
-    relay = Relay(Frames(ROOT), read, citing=CitationParser(HITS))
+    guard = LanguageGuard("en", "How many words are there in the text?")
+    relay = Relay(Frames(ROOT), read, starts_in_thinking=field == "content", citing=CitationParser(HITS), guard=guard)
     relay.feed(stream(fixed, texts))
     relay.finish()
-    assert len(relay.answer) < 10
+    assert len(relay.answer) < 20
     assert read.parsed < 12
 
 

@@ -1,0 +1,36 @@
+"""What the relay bench measures: the real service, its chat model behind the harness's upstream, a key in its store.
+
+`DEEPWELL_DATA_DIR=… uvicorn tests.bench.relay_service:app`
+"""
+
+import asyncio
+
+from pipelines.errors import Conflict
+from services.app import create_app
+from services.settings import Settings, load_settings
+from services.store.store import Store
+
+UPSTREAM = "http://127.0.0.1:9001/v1"
+KEY = "test"
+
+
+async def make_key(settings: Settings) -> None:
+    """The key that the harness sends."""
+    async with await Store.open(settings.store_url()) as store:
+        try:
+            await store.keys.create("bench", ("chat",), secret=KEY)
+        except Conflict:
+            return
+
+
+settings = load_settings(
+    {
+        "chat.server": "openai",
+        "chat.url": UPSTREAM,
+        "chat.model": "deepseek-r1:7b",
+        "chat.meta_prompts": "false",
+        "index.url": "http://127.0.0.1:9",  # plain chat asks no index
+    }
+)
+asyncio.run(make_key(settings))
+app = create_app(settings)
