@@ -15,7 +15,10 @@ def names(package: ModuleType) -> list[str]:
 def load(package: ModuleType, name: str) -> ModuleType:
     """Import one connector by its file name; only the one asked for. Raises BadRequest with the names there are."""
     if name not in names(package):
-        raise BadRequest(
-            f"unknown {package.__name__.rpartition('.')[2]} connector {name!r}: use one of {', '.join(names(package))}"
-        )
+        raise BadRequest(unknown(package, name))
     return import_module(f"{package.__name__}.{name}")
+
+
+def unknown(package: ModuleType, name: str) -> str:
+    """What is wrong with a name that no file has, with the names there are."""
+    return f"unknown {package.__name__.rpartition('.')[2]} connector {name!r}: use one of {', '.join(names(package))}"

@@ -5,6 +5,7 @@ directory (or the file that `DEEPWELL_CONFIG` names), then the default. Unknown 
 error never becomes a default in silence. `Settings.sources` says where each value came from (`deepwell doctor`).
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
+from services.choices import wrong_choice
 
 PREFIX = "DEEPWELL_"
 
@@ -234,6 +236,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
     except ValidationError as error:
         raise BadRequest(_explain(error, sources)) from None
     settings._sources.update(sources)
+    if wrong := wrong_choice(settings):
+        raise BadRequest(f"setting {_where(wrong[0], sources)}: {wrong[1]}")
     return settings
 
 
@@ -269,7 +273,15 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
-        variable = PREFIX + name.upper().replace(".", "__")
-        what = "there is no such setting" if problem["type"] == "extra_forbidden" else problem["msg"]
-        lines.append(f"setting {name} ({variable}, from {sources.get(name, 'default')}): {what}")
-    return "; ".join(lines) + ". `deepwell doctor` lists every setting"
+        what = _unknown(name) if problem["type"] == "extra_forbidden" else problem["msg"]
+        lines.append(f"setting {_where(name, sources)}: {what}")
+    return "; ".join(lines) + ". Once that is put right, `deepwell doctor` shows every setting"
+
+
+def _where(name: str, sources: Mapping[str, str]) -> str:
+    return f"{name} ({PREFIX}{name.upper().replace('.', '__')}, from {sources.get(name, 'default')})"
+
+
+def _unknown(name: str) -> str:
+    near = difflib.get_close_matches(name, flatten(Settings()), n=1)
+    return "there is no such setting" + (f"; did you mean {near[0]}?" if near else "")

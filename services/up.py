@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 
@@ -34,8 +34,9 @@ STARTS = 3
 class Platform:
     """The processes for one data directory: vector database, model server, HTTP service, worker."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, announce: TextIO | None = None) -> None:
+        """`announce` is where one JSON object with addresses and key is written, once everything is ready."""
+        self.settings, self.announce = settings, announce
         self.data_dir = settings.data_dir.absolute()
         self.children = Children(self.data_dir / "logs")
         self.ports = {"milvus": 0, "model": 0}
@@ -47,8 +48,7 @@ class Platform:
         port = listening_port(self.settings.server.host, self.settings.server.port)
         with DirectoryLock(self.data_dir) as lock:
             lock.note(port)
-            host = self.settings.server.host
-            self.url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+            self.url = reachable(self.settings.server.host, port)
             stop = asyncio.Event()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -74,7 +74,7 @@ class Platform:
             (self.data_dir / "server.json").write_text(json.dumps(address))
             say(f"ready after {time.monotonic() - began:.1f} s")
             whole = not samples or await asyncio.to_thread(show_samples, self.data_dir)
-            await asyncio.to_thread(self._say_addresses)
+            await asyncio.to_thread(self._say_addresses, samples)
             if demo:
                 return 0 if whole else EXIT_DOCUMENTS
             await watching
@@ -175,9 +175,14 @@ class Platform:
                 await self.children.start(self._model())
             await asyncio.sleep(0.5)
 
-    def _say_addresses(self) -> None:
+    def _say_addresses(self, samples: bool) -> None:
         key = (self.data_dir / "api-key").read_text().strip()
         model = httpx.get(f"{self.url}/readyz", trust_env=False).json()["model"]
+        if self.announce:
+            found = {"url": self.url, "openai_url": f"{self.url}/v1", "api_key": key, "model": model}
+            self.announce.write(json.dumps(found | {"data_dir": str(self.data_dir), "pid": os.getpid()}) + "\n")
+            self.announce.flush()
+        first = "deepwell-samples" if samples else "deepwell"
         say(
             f"""
 OpenAI-compatible address   {self.url}/v1
@@ -186,7 +191,7 @@ Model ids                   {model} (plain), {model}-KB for each knowledge base
 REST and its description    {self.url}/docs
 
   curl -N {self.url}/v1/chat/completions -H "Authorization: Bearer {key}" -H "Content-Type: application/json" \\
-       -d '{{"model": "deepwell-samples", "stream": true, "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
+       -d '{{"model": "{first}", "stream": true, "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
   deepwell add PATH… --kb NAME     deepwell ask QUESTION --kb NAME     deepwell status     deepwell endpoint show
 """
         )
@@ -196,6 +201,12 @@ def say(text: str) -> None:
     """A line for the person who started it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def reachable(host: str, port: int) -> str:
+    """The address on which this machine reaches a service that listens on `host`."""
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"
 
 
 def listening_port(host: str, port: int) -> int:

@@ -7,6 +7,11 @@ import typer
 
 from services.cli.options import AsJson, DataDir, show_json
 
+#: the stable shapes of `--json`; the REST API adds links and warnings of its own
+HIT = ("chunk_id", "document_id", "document", "page", "score", "text")
+CITATION = ("n", "chunk_id", "document_id", "document", "page", "quote")
+ANSWER = ("answer", "reasoning", "citations", "abstained", "model", "timings")
+
 Kbs = Annotated[
     list[str] | None, typer.Option("--kb", help="Knowledge base; may be given several times. Default: all.")
 ]
@@ -25,7 +30,7 @@ def search(
     body = {"query": query, "knowledge_bases": kb or None, "top_k": top_k}
     found = Api(data_dir).call("POST", "/v1/search", json=body)
     if as_json:
-        show_json(found)
+        show_json({"hits": [_only(HIT, hit) for hit in found["hits"]]})
         return
     for n, hit in enumerate(found["hits"], 1):
         page = f" p.{hit['page']}" if hit["page"] else ""
@@ -49,11 +54,17 @@ def ask(
     api = Api(data_dir)
     body: dict[str, Any] = {"question": question, "knowledge_bases": kb or None, "top_k": top_k}
     if as_json:
-        show_json(api.call("POST", "/v1/ask", json=body))
+        answer = api.call("POST", "/v1/ask", json=body)
+        citations = [_only(CITATION, citation) for citation in answer["citations"]]
+        show_json(_only(ANSWER, {**answer, "citations": citations}))
         return
     with api.stream("/v1/ask", {**body, "stream": True}) as events:
         for event in events:
             show_event(event, thinking)
+
+
+def _only(names: tuple[str, ...], found: dict[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in names}
 
 
 def show_event(event: dict[str, Any], thinking: bool) -> None:

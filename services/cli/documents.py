@@ -62,10 +62,11 @@ def expand(argument: str) -> Iterator[tuple[str, str | Path]]:
     if not path.is_dir():
         yield path.name, path
         return
-    for file in sorted(path.rglob("*")):
-        inner = file.relative_to(path)
-        if file.is_file() and not any(part.startswith(".") for part in inner.parts):
-            yield inner.as_posix(), file
+    files = [(file.relative_to(path), file) for file in sorted(path.rglob("*")) if file.is_file()]
+    shown = [(inner, file) for inner, file in files if not any(part.startswith(".") for part in inner.parts)]
+    if not shown:
+        yield path.name, path  # becomes a failed document that says so
+    yield from ((inner.as_posix(), file) for inner, file in shown)
 
 
 def upload(api: "Api", kb: str, name: str, source: str | Path, password: str = "") -> Document:
@@ -81,7 +82,8 @@ def upload(api: "Api", kb: str, name: str, source: str | Path, password: str = "
             return _send(api, kb, name, file, password)
         return _send_file(api, kb, name, source, password)
     except OSError as error:
-        reason = "there is no such file or folder" if isinstance(error, FileNotFoundError) else error.strerror
+        reasons = {FileNotFoundError: "there is no such file or folder", IsADirectoryError: "there is no file in it"}
+        reason = reasons.get(type(error), error.strerror)
         return {"id": "", "name": str(source), "state": "failed", "chunks": 0, "error": f"{source}: {reason}"}
     except Unavailable as error:
         if isinstance(source, Path):

@@ -22,31 +22,49 @@ def up(
     port: Port = None,
     samples: Annotated[bool, typer.Option("--samples/--no-samples", help="Load samples/ and ask one question.")] = True,
     demo: Annotated[bool, typer.Option("--demo", help="End after the answer.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start everything on this machine and keep serving: model server, Milvus Lite, HTTP service, worker."""
     import asyncio
+    import contextlib
 
     from services.settings import load_settings
     from services.up import Platform
 
     settings = load_settings({"data_dir": data_dir, "server.host": host, "server.port": port})
-    raise typer.Exit(asyncio.run(Platform(settings).run(samples=samples, demo=demo)))
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        code = asyncio.run(Platform(settings, announce=out if as_json else None).run(samples=samples, demo=demo))
+    raise typer.Exit(code)
 
 
-def serve(data_dir: DataDir = None, host: Host = None, port: Port = None) -> None:
+def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, as_json: AsJson = False) -> None:
     """Run the HTTP service alone; the parts it needs are named by settings."""
+    import os
+
     from services.app import run
     from services.settings import load_settings
+    from services.up import listening_port, reachable
 
-    run(load_settings({"data_dir": data_dir, "server.host": host, "server.port": port}))
+    given = {"data_dir": data_dir, "server.host": host, "server.port": port}
+    server = load_settings(given).server
+    settings = load_settings({**given, "server.port": listening_port(server.host, server.port)})
+    if as_json:
+        show_json({"url": reachable(server.host, settings.server.port), "pid": os.getpid()})
+    run(settings)
 
 
-def worker(data_dir: DataDir = None) -> None:
+def worker(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Run one ingestion worker; the parts it needs are named by settings."""
+    import os
+
     from services.settings import load_settings
     from services.worker import run
 
-    run(load_settings({"data_dir": data_dir}))
+    settings = load_settings({"data_dir": data_dir})
+    if as_json:
+        show_json({"data_dir": str(settings.data_dir.absolute()), "pid": os.getpid()})
+    run(settings)
 
 
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:

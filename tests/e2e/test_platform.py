@@ -47,7 +47,7 @@ def test_questions_in_three_languages_find_their_document(samples: Running, http
 def test_search_shape(samples: Running) -> None:
     hits = samples.cli("search", "annual leave", "--kb", "samples", "--top-k", "2")["hits"]
     assert len(hits) == 2
-    assert set(hits[0]) == {"chunk_id", "document_id", "document", "page", "score", "text", "url"}
+    assert set(hits[0]) == {"chunk_id", "document_id", "document", "page", "score", "text"}
     assert 0 <= hits[1]["score"] <= hits[0]["score"] <= 1
 
 
@@ -60,7 +60,7 @@ def test_search_shape(samples: Running) -> None:
 )
 def test_ask_answers_with_citations(samples: Running, question: str, document: str) -> None:
     answer = samples.cli("ask", question, "--kb", "samples")
-    assert set(answer) >= {"answer", "reasoning", "citations", "abstained", "model", "timings"}
+    assert set(answer) == {"answer", "reasoning", "citations", "abstained", "model", "timings"}
     assert "stand-in" in answer["model"]
     assert not answer["abstained"]
     first = answer["citations"][0]
@@ -139,7 +139,9 @@ def test_bad_documents_fail_with_a_reason_and_the_rest_goes_on(deepwell: Running
     (tmp_path / "strange.xyz").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "damaged.pdf").write_bytes(b"%PDF-1.7\n" + b"garbage " * 200)
     (tmp_path / "good.md").write_text("# Parking\n\nVisitors park behind the mill.\n")
-    added = deepwell.cli("add", str(tmp_path), str(tmp_path / "missing.pdf"), "--kb", "bad", code=3)["documents"]
+    given = [tmp_path, tmp_path / "missing.pdf", tmp_path / "nothing"]
+    given[-1].mkdir()
+    added = deepwell.cli("add", *map(str, given), "--kb", "bad", code=3)["documents"]
     by_name = {Path(d["name"]).name: d for d in added}
     assert by_name["good.md"]["state"] == "succeeded"
     for name, word in [
@@ -147,6 +149,7 @@ def test_bad_documents_fail_with_a_reason_and_the_rest_goes_on(deepwell: Running
         ("strange.xyz", "kind"),
         ("damaged.pdf", "damaged"),
         ("missing.pdf", "no such"),
+        ("nothing", "no file in it"),
     ]:
         assert by_name[name]["state"] == "failed", by_name[name]
         assert word in by_name[name]["error"].lower(), by_name[name]
@@ -173,8 +176,10 @@ def test_one_data_directory_has_one_platform_and_a_taken_port_is_named(deepwell:
         taken.listen()
         port = taken.getsockname()[1]
         refused = cli("up", "--data-dir", str(tmp_path / "other"), "--port", str(port), "--no-samples")
-    assert refused.returncode == 2
-    assert str(port) in refused.stderr and "--port" in refused.stderr
+        served = cli("serve", "--data-dir", str(tmp_path / "other"), "--port", str(port))
+    for one in (refused, served):
+        assert one.returncode == 2
+        assert str(port) in one.stderr and "--port" in one.stderr
 
 
 def test_nothing_running_is_exit_code_4(tmp_path: Path) -> None:
@@ -215,9 +220,18 @@ def test_stops_within_ten_seconds_and_finds_everything_again(tmp_path: Path, mon
     (tmp_path / "tea.txt").write_text("The tea room closes at five.\n")
     first.cli("add", str(tmp_path / "tea.txt"), "--kb", "house")
     assert stop(first) < 10
-    second = start(tmp_path / "data")
+    second = start(tmp_path / "data", "--json")
     try:
         assert second.key == first.key
         assert second.cli("search", "when does the tea room close", "--kb", "house")["hits"][0]["document"] == "tea.txt"
+        announced = [line for line in (tmp_path / "data.log").read_text().splitlines() if line.startswith("{")]
+        assert json.loads(announced[0]) == {
+            "url": second.url,
+            "openai_url": f"{second.url}/v1",
+            "api_key": second.key,
+            "model": "smollm2-135m-stand-in",
+            "data_dir": str(tmp_path / "data"),
+            "pid": second.process.pid,
+        }
     finally:
         assert stop(second) < 10
