@@ -30,7 +30,7 @@ NICE = 10
 
 def bucket(length: int) -> int:
     """Length to which a batch is padded: few distinct shapes, for each of which OpenVINO prepares its kernels."""
-    step = 8 if length <= 64 else 16
+    step = 8 if length <= 256 else 16
     return -(-length // step) * step
 
 
