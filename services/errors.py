@@ -5,6 +5,7 @@ Our own API and OpenAI's: {"error": {"message", "type", "param", "code"}}. Ollam
 """
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from pipelines.errors import BadRequest, Forbidden, NotFound, RagError, TooManyRequests, Unauthorized, Unavailable
+from pipelines.errors import (
+    BadRequest,
+    Forbidden,
+    NotFound,
+    RagError,
+    StorageFull,
+    TooManyRequests,
+    Unauthorized,
+    Unavailable,
+)
 from services.disconnect import ClientGone
+from services.store.database import FULL
 
 log = logging.getLogger(__name__)
 #: code of Dify's external knowledge interface: the Authorization header has the wrong form
@@ -126,6 +137,9 @@ def install(app: FastAPI) -> None:
             return error_response(
                 request, NotFound(f"there is no {request.method} {request.url.path}; GET /docs lists every path")
             )
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in FULL:  # an upload, kept there as it comes
+            where = tempfile.gettempdir()
+            return error_response(request, StorageFull(f"the disk of {where} is full: free some space and try again"))
         detail = RagError(str(error.detail))
         detail.status, detail.code = error.status_code, "http_error"
         response = error_response(request, detail)

@@ -1,6 +1,7 @@
 """Any process may die at any time: it is healed, or reported, and nothing that was stored is lost."""
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -76,6 +77,25 @@ def test_readyz_names_the_part_that_is_away(stored: Running) -> None:
     until(named, 5)
     assert "model server" in seen["model server"]
     until(lambda: ready(stored))
+
+
+def test_a_full_disk_is_said_and_the_rest_goes_on(stored: Running, tmp_path: Path) -> None:
+    (tmp_path / "big.txt").write_text("The attic holds nothing but boxes.\n" * 200_000)
+    (tmp_path / "small.txt").write_text("The cellar holds the old printing press.\n")
+    service, limit = stored.pid(CHILDREN["service"]), 5_000_000
+    unlimited = resource.prlimit(service, resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        added = stored.cli("add", str(tmp_path / "big.txt"), str(tmp_path / "small.txt"), "--kb", "keys", code=3)
+    finally:
+        resource.prlimit(service, resource.RLIMIT_FSIZE, unlimited)
+    big, small = added["documents"]
+    assert (big["state"], small["state"]) == ("failed", "succeeded")
+    assert "disk" in big["error"] and "full" in big["error"]
+    hits = [stored.cli("search", q, "--kb", "keys")["hits"][0]["document"] for q in ("boiler room key", "old press")]
+    assert hits == ["boiler.txt", "small.txt"]
+    assert (
+        stored.cli("add", str(tmp_path / "big.txt"), "--kb", "keys", "--no-wait")["documents"][0]["state"] != "failed"
+    )
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_path: Path) -> None:
