@@ -19,6 +19,10 @@ from services.build import Deepwell
 log = logging.getLogger(__name__)
 #: always means the model in force, so that a client's set-up survives a change of model
 ALIAS = "deepwell"
+#: the plain model under names that are fixed in a client: Dify's DeepSeek plugin sends one of these
+FIXED = ("deepseek-v4-flash", "deepseek-v4-pro")
+#: Ollama's tag, which its clients may leave out or send to any path
+LATEST = ":latest"
 #: tokens for what a client asks for itself
 META_TOKENS = 512
 
@@ -26,8 +30,8 @@ META_TOKENS = 512
 async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
     """Ids of the knowledge bases a model id stands for; [] for the plain model. NotFound names the ids there are."""
     prefixes = (deepwell.chat.id, ALIAS)
-    model = model.removesuffix(NOTHINK)
-    if model in prefixes:
+    model = model.removesuffix(LATEST).removesuffix(NOTHINK)
+    if model in (*prefixes, *FIXED):
         return []
     bases = {base.name: base.id for base in await deepwell.visible(caller)}
     for prefix in prefixes:
@@ -36,6 +40,18 @@ async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
             return [bases[name]]
     ids = ", ".join([prefixes[0], *(f"{prefixes[0]}-{name}" for name in bases)])
     raise NotFound(f"there is no model {model!r}; the ids are: {ids}")
+
+
+async def model_ids(deepwell: Deepwell, caller: Caller) -> list[tuple[str, str]]:
+    """The ids to list, each with the name of its knowledge base: the plain model ("") and one for each knowledge base.
+
+    Then the same with `:nothink`, where the model thinks: many clients can choose from the list and nothing else.
+    """
+    plain = deepwell.chat.id
+    ids = [(plain, ""), *((f"{plain}-{base.name}", base.name) for base in await deepwell.visible(caller))]
+    if deepwell.chat.profile.thinks == "never":
+        return ids
+    return ids + [(model + NOTHINK, base) for model, base in ids]
 
 
 async def answer_events(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from pipelines.errors import BadRequest
+from pipelines.thinking import NOTHINK
 from services.auth import is_loopback
 
 #: how a container names the machine it runs on: Docker Desktop by itself, Docker on Linux with --add-host
@@ -126,7 +127,8 @@ def describe(url: str, key: str, models: Sequence[str], listens_on: str, client:
     form = FORMS.get(client)
     base = addresses["container" if form and form.container else "this_machine"]
     # the plain model last: what people want is a knowledge base
-    model = next(iter([*models[1:], *models]), "deepwell")
+    thinking = [model for model in models if not model.endswith(NOTHINK)]
+    model = next(iter([*thinking[1:], *thinking]), "deepwell")
     fill = {"base": base, "key": key, "model": model}
     return {
         "client": client,

@@ -143,6 +143,8 @@ class Answer:
         }
         stopped = reason or ("length" if finish and finish.reason == "length" else "stop")
         fields = {**self._fields(content, thinking, done=True), "done_reason": stopped, **counts}
+        if finish and finish.warnings:
+            fields["warnings"] = list(finish.warnings)
         return fields | {"context": []} if self.request.kind == "generate" else fields
 
     def take(self, event: Event) -> Finish | None:
@@ -209,7 +211,7 @@ class OllamaModel:
     @property
     def name(self) -> str:
         """Its name with a tag, as Ollama always has one."""
-        return self.id + TAG
+        return self.id if ":" in self.id else self.id + TAG
 
     def details(self) -> dict[str, Any]:
         """`details`, in every list of models."""

@@ -63,6 +63,7 @@ class TextCompletion:
         self.id = "cmpl-" + secrets.token_hex(12)
         self.created = int(time.time())
         self._usage = Usage()
+        self._warnings: list[str] = []
 
     def _body(self, choices: list[dict[str, Any]], **root: Any) -> dict[str, Any]:
         head = {"id": self.id, "object": "text_completion", "created": self.created, "model": self.request.model}
@@ -71,7 +72,9 @@ class TextCompletion:
     def _frame(self, choices: list[dict[str, Any]], **root: Any) -> bytes:
         return b"data: " + dumps(self._body(choices, **root)) + b"\n\n"
 
-    def _count(self, usage: Usage) -> None:
+    def _count(self, finish: Finish) -> None:
+        usage = finish.usage
+        self._warnings += [warning for warning in finish.warnings if warning not in self._warnings]
         self._usage = Usage(
             prompt=self._usage.prompt + usage.prompt,
             completion=self._usage.completion + usage.completion,
@@ -110,9 +113,11 @@ class TextCompletion:
             return [self._frame([choice(index, event.text, None)])]
         if not isinstance(event, Finish):
             return []
-        self._count(event.usage)
+        self._count(event)
         last = index == len(self.request.prompts) - 1
         root = {"usage": self.usage()} if last and not self.request.include_usage else {}
+        if last:
+            root |= self._warned()
         return [self._frame([choice(index, "", event.reason)], **root)]
 
     async def body(self, answers: Sequence[AsyncIterator[Event]]) -> dict[str, Any]:
@@ -125,9 +130,12 @@ class TextCompletion:
                     text.append(event.text)
                 elif isinstance(event, Finish):
                     finish = event
-            self._count(finish.usage)
+            self._count(finish)
             choices.append(choice(index, "".join(text), finish.reason))
-        return self._body(choices, usage=self.usage())
+        return self._body(choices, usage=self.usage(), **self._warned())
+
+    def _warned(self) -> dict[str, Any]:
+        return {"warnings": self._warnings} if self._warnings else {}
 
 
 def choice(index: int, text: str, finish: str | None) -> dict[str, Any]:

@@ -226,6 +226,8 @@ class ResponseWriter:
     def final(self, finish: Finish) -> Json:
         """The response object at its end: completed, or incomplete when the tokens ran out."""
         fields: Json = {"output": self.output, "usage": usage_body(finish.usage)}
+        if finish.warnings:
+            fields["warnings"] = list(finish.warnings)
         if finish.reason == "length":
             return self.response("incomplete", incomplete_details={"reason": "max_output_tokens"}, **fields)
         return self.response("completed", **fields)

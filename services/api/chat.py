@@ -12,7 +12,8 @@ from connectors.apps.openai import Completion, parse_chat
 from connectors.bodies import ignored
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
-from services.answering import client_events, language_of, resolve
+from pipelines.thinking import NOTHINK
+from services.answering import client_events, language_of, model_ids, resolve
 from services.api import xinference
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, takes, text
@@ -30,11 +31,8 @@ LARGEST_BODY = 32 << 20
 
 @router.get("/v1/models", responses=responses())
 async def list_models(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
-    """One model id for the plain model and one for each knowledge base the key may use."""
-    plain = deepwell.chat.id
-    names = [k.name for k in await deepwell.visible(caller)]
-    cards = [card(deepwell, plain), *(card(deepwell, f"{plain}-{name}", name) for name in names)]
-    return {"object": "list", "data": cards}
+    """The plain model, one for each knowledge base the key may use, and the same with `:nothink`."""
+    return {"object": "list", "data": [card(deepwell, *each) for each in await model_ids(deepwell, caller)]}
 
 
 @router.get("/v1/models/{model}", responses=responses(NotFound))
@@ -50,6 +48,8 @@ def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, 
     """A model as clients list it. A stand-in says that it is one."""
     chat = deepwell.chat
     name = f"{chat.profile.title} over {knowledge_base}" if knowledge_base else chat.profile.title
+    if model.endswith(NOTHINK):
+        name += ", without thinking"
     return {
         "id": model,
         "object": "model",

@@ -11,7 +11,7 @@ from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller
 from services import computing
-from services.answering import client_events, language_of, resolve
+from services.answering import client_events, language_of, model_ids, resolve
 from services.api.chat import read_body
 from services.api.deps import Parts
 from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts
@@ -50,7 +50,7 @@ async def ollama_version(caller: Chatter) -> dict[str, str]:
 
 @router.get("/api/tags", responses=ERRORS)
 async def ollama_tags(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
-    """The models: the plain one, and one for each knowledge base."""
+    """The models: the plain one, one for each knowledge base, and the same with `:nothink`."""
     return {"models": [model.tag() for model in await models(deepwell, caller)]}
 
 
@@ -155,9 +155,7 @@ def loaded(answer: ollama.Answer) -> Response:
 
 async def models(deepwell: Deepwell, caller: Caller) -> list[ollama.OllamaModel]:
     """The models the caller may use."""
-    plain = deepwell.chat.id
-    names = [plain, *(f"{plain}-{base.name}" for base in await deepwell.visible(caller))]
-    return [model(deepwell, name) for name in names]
+    return [model(deepwell, name) for name, _ in await model_ids(deepwell, caller)]
 
 
 def model(deepwell: Deepwell, name: str) -> ollama.OllamaModel:

@@ -142,7 +142,7 @@ def test_every_header_in_which_clients_send_keys(clients: Clients, http: httpx.C
 def test_a_bound_key_sees_its_own_knowledge_base_and_no_word_of_another(clients: Clients, http: httpx.Client) -> None:
     key = bearer(clients.keys["bound"])
     ids = [model["id"] for model in http.get("/v1/models", headers=key).json()["data"]]
-    assert ids == [MODEL, f"{MODEL}-other"]
+    assert ids == [MODEL, f"{MODEL}-other", f"{MODEL}:nothink", f"{MODEL}-other:nothink"]
     foreign = f"{MODEL}-handbook"
     question = [{"role": "user", "content": "annual leave"}]
     for path, body in [

@@ -215,3 +215,28 @@ def test_what_to_paste_is_what_answers(clients: Clients) -> None:
     port = clients.url.rpartition(":")[2]
     assert dify["fields"]["API endpoint URL"] == f"http://host.docker.internal:{port}/v1"
     assert dify["listens_on"] == "127.0.0.1" and dify["reachable_from_containers"] is False
+
+
+def test_what_was_left_out_is_said_on_every_surface(http: httpx.Client) -> None:
+    """More tokens than the window has are wanted: the answer is limited, and says so."""
+    most, asked = 100_000, {"model": KB, "stream": False}
+    messages = [{"role": "user", "content": QUESTION}]
+    for path, body in [
+        ("/v1/chat/completions", {"messages": messages, "max_tokens": most}),
+        ("/v1/completions", {"prompt": QUESTION, "max_tokens": most}),
+        ("/v1/responses", {"input": QUESTION, "max_output_tokens": most}),
+        ("/api/chat", {"messages": messages, "options": {"num_predict": most}}),
+        ("/api/generate", {"prompt": QUESTION, "options": {"num_predict": most}}),
+    ]:
+        found = http.post(path, json={**asked, **body}).json()
+        assert [warning.startswith("answer limited to") for warning in found["warnings"]] == [True], path
+
+
+@pytest.mark.parametrize(
+    "model", ["deepseek-v4-flash", "deepseek-v4-pro", "deepwell", f"{MODEL}:latest", f"{KB}:latest"]
+)
+def test_other_names_of_the_same_models(http: httpx.Client, model: str) -> None:
+    body = {"model": model, "messages": [{"role": "user", "content": QUESTION}]}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 200 and answer.json()["model"] == model
+    assert bool(answer.json().get("search_results")) is model.startswith(KB)

@@ -72,7 +72,8 @@ def test_loading_and_unloading_answers_at_once(sdk: ollama.Client) -> None:
 
 
 def test_lists_of_models(sdk: ollama.Client) -> None:
-    names = [f"{name}:latest" for name in (MODEL, KB, f"{MODEL}-other")]
+    ids = (MODEL, KB, f"{MODEL}-other")
+    names = [*(f"{name}:latest" for name in ids), *(f"{name}:nothink" for name in ids)]
     assert [model.model for model in sdk.list().models] == names
     assert [model.model for model in sdk.ps().models] == names
     shown = sdk.show(names[1])

@@ -61,3 +61,9 @@ def test_every_kind_of_client_of_a_key_has_a_form() -> None:
 def test_without_a_knowledge_base_the_plain_model_is_named() -> None:
     found = describe("http://127.0.0.1:1", "k", MODELS[:1], "127.0.0.1", "python")
     assert found["fields"]["model"] == "deepseek-r1"
+
+
+def test_nobody_is_told_to_paste_an_id_that_skips_thinking() -> None:
+    for models in (["m", "m:nothink"], ["m", "m-handbook", "m:nothink", "m-handbook:nothink"]):
+        found = describe("http://127.0.0.1:8100", "dw-k", models, "127.0.0.1", "curl")
+        assert found["fields"]["model"] == models[len(models) // 2 - 1] and found["models"] == models
