@@ -145,11 +145,11 @@ def runs() -> dict[str, Any]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sandbox = f"http://127.0.0.1:{server.server_port}"
     text = next(path for path in FILES if path.stem == "without-plugins").read_text()
-    named = {"DEEPWELL_URL": URL, "DEEPWELL_KEY": KEY, "DEEPWELL_MODEL": MODEL}
+    named = {"ADDRESS": URL, "KEY": KEY, "MODEL": MODEL}
     try:
         return {
             "right": ran(text, sandbox, **named),
-            "wrong key": ran(text, sandbox, **{**named, "DEEPWELL_KEY": "wrong"}),
+            "wrong key": ran(text, sandbox, **{**named, "KEY": "wrong"}),
         }
     finally:
         server.shutdown()
