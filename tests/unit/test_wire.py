@@ -1,18 +1,19 @@
 """Whatever an answer is made of, its stream keeps the rules of tests/wire.py; and the lint itself can fail."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from connectors.apps import openai
 from connectors.apps.openai import ChatRequest, Completion
 from connectors.reasoning_forms import ReasoningForm
 from pipelines.errors import ModelUnavailable
-from pipelines.events import Lookahead
 from pipelines.types import Chunk, Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
+from services import streamed
+from services.streamed import StreamedCompletion
+from tests.unit.streaming import Client
 from tests.wire import lint, lint_broken
 
 HIT = Hit(
@@ -31,7 +32,7 @@ def stream(
     usage: bool = False,
     cards: bool = False,
 ) -> bytes:
-    async def source() -> AsyncIterator[Event]:
+    async def source() -> AsyncGenerator[Event]:
         for event in events:
             if isinstance(event, Exception):
                 raise event
@@ -43,7 +44,10 @@ def stream(
     async def run() -> bytes:
         request = ChatRequest(model="m", messages=(Message(role="user", content="q"),), include_usage=usage)
         completion = Completion(request, {"c": "http://x/c/t"}, form=form, source_events=cards)
-        return b"".join([frame async for frame in completion.stream(Lookahead(source()))])
+        answer, client = StreamedCompletion(completion, {}), Client()
+        answer.events = source()
+        await answer({"type": "http"}, client.receive, client.send)
+        return client.body
 
     return asyncio.run(run())
 
@@ -79,7 +83,8 @@ def test_annotations_stand_on_the_finish_frame_before_usage() -> None:
 
 
 def test_silence_is_filled_with_comments_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openai, "KEEP_ALIVE_AFTER", 0.02)
+    monkeypatch.setattr(streamed, "PATIENCE", 0.02)
+    monkeypatch.setattr(streamed, "QUIET", 0.02)
     body = stream([Reasoning("a"), 0.1, Reasoning("b"), 0.1, Text("c"), FINISH])
     assert body.count(b"\n\n: keep-alive\n\n") >= 2
     lint(body)
