@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from functools import cached_property
 from typing import Any, cast
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import ConfigDict, Field, SecretStr
 
 from connectors.chunks import message_chunk
 from connectors.engine import Engine, Request, whole_message
@@ -53,8 +54,6 @@ class ServedChat(BaseChatModel):
     #: a client's temperature and top_p count even where the profile says otherwise
     free_sampling: bool = False
 
-    _served: ServedModel | None = PrivateAttr(default=None)
-
     @property
     def _llm_type(self) -> str:
         return f"deepwell-{self.engine.name}"
@@ -68,14 +67,12 @@ class ServedChat(BaseChatModel):
         """Whether thinking is already out of `content`; pipelines.answer asks."""
         return True
 
-    @property
+    @cached_property
     def served(self) -> ServedModel:
         """The model on its server, with kept-alive connections."""
-        if self._served is None:
-            key = self.api_key.get_secret_value() if self.api_key else ""
-            upstream = Upstream(self.url, api_key=key, timeout=self.timeout or 300.0)
-            self._served = ServedModel(upstream, self.engine, self.model, self.context)
-        return self._served
+        key = self.api_key.get_secret_value() if self.api_key else ""
+        upstream = Upstream(self.url, api_key=key, timeout=self.timeout or 300.0)
+        return ServedModel(upstream, self.engine, self.model, self.context)
 
     def stream_deltas(
         self, messages: Sequence[BaseMessage], *, stop: Sequence[str] = (), **arguments: Any

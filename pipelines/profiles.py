@@ -47,6 +47,9 @@ class EngineRule(_Record):
     flags: tuple[StartFlags, ...] = ()
 
 
+_NEUTRAL = EngineRule()
+
+
 class Profile(_Record):
     """One model family."""
 
@@ -92,7 +95,7 @@ class Profile(_Record):
 
     def engine(self, name: str) -> EngineRule:
         """The rule for an engine; a neutral one if the profile says nothing about it."""
-        return self.engines.get(name, EngineRule())
+        return self.engines.get(name, _NEUTRAL)
 
 
 @cache

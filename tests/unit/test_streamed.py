@@ -312,3 +312,17 @@ async def test_a_slow_client_slows_the_server_down() -> None:
         client.gone.set()
         await asyncio.wait_for(task, 1)
     assert held < 16 << 20, "more than the sockets' buffers waited for a slow client"
+
+
+async def test_clients_that_leave_leave_nothing_behind() -> None:
+    upstream = Endless(0.001)
+    async with scripted(upstream) as seen:
+        for i in range(60):
+            client = Client()
+            task = asyncio.create_task(ask(seen.url, asks(), client=client, profile=PLAIN))
+            await until(lambda client=client, i=i: len(client.sent) >= i % 3)
+            client.gone.set()
+            await asyncio.wait_for(task, 1)
+        await asyncio.sleep(0.1)
+        ours = [task for task in asyncio.all_tasks() if "scripted" not in repr(task)]
+        assert ours == [asyncio.current_task()]
