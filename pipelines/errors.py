@@ -5,6 +5,7 @@
     ├── Unauthorized 401          no key, or a key nobody knows
     ├── Forbidden 403             a known key without the right to do this
     ├── NotFound 404
+    │   └── UnknownModel          no model has this id (model_not_found, as OpenAI has it)
     ├── Conflict 409              exists already, in use, or the embedding does not fit the index
     ├── TooLarge 413
     ├── UnsupportedDocument 415   no loader for this kind of file
@@ -52,6 +53,12 @@ class NotFound(RagError):
     """There is no such thing, or the caller may not know of it."""
 
     status, code = 404, "not_found"
+
+
+class UnknownModel(NotFound):
+    """No model has this id; the message names those there are."""
+
+    code = "model_not_found"
 
 
 class Conflict(RagError):

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from connectors.citing import without_sources_list
 from pipelines.answer import Options, answer
-from pipelines.errors import NotFound, TooManyRequests, Unavailable
+from pipelines.errors import TooManyRequests, Unavailable, UnknownModel
 from pipelines.language import Language, detect
 from pipelines.meta_prompts import MetaPrompt, recognise
 from pipelines.profiles import Profile
@@ -28,7 +28,7 @@ META_TOKENS = 512
 
 
 async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
-    """Ids of the knowledge bases a model id stands for; [] for the plain model. NotFound names the ids there are."""
+    """Ids of the knowledge bases a model id stands for; [] for the plain model. Raises UnknownModel with the ids."""
     prefixes = (deepwell.chat.id, ALIAS)
     model = model.removesuffix(LATEST).removesuffix(NOTHINK)
     if model in (*prefixes, *FIXED):
@@ -39,7 +39,7 @@ async def resolve(deepwell: Deepwell, caller: Caller, model: str) -> list[str]:
         if model.startswith(prefix + "-") and name in bases:
             return [bases[name]]
     ids = ", ".join([prefixes[0], *(f"{prefixes[0]}-{name}" for name in bases)])
-    raise NotFound(f"there is no model {model!r}; the ids are: {ids}")
+    raise UnknownModel(f"there is no model {model!r}; the ids are: {ids}")
 
 
 async def model_ids(deepwell: Deepwell, caller: Caller) -> list[tuple[str, str]]:

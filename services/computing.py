@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipelines.errors import NotFound
+from pipelines.errors import UnknownModel
 from pipelines.rag import Vectors
 from services.build import Deepwell, public_id
 
@@ -41,16 +41,18 @@ def plain(model: str) -> str:
 
 
 def check_embedding(deepwell: Deepwell, model: str) -> str:
-    """The id of the model named, "" for the only one. Raises NotFound with the names there are."""
+    """The id of the model named, "" for the only one. Raises UnknownModel with the names there are."""
     if model and not is_embedding(deepwell, model):
-        raise NotFound(f"there is no embedding model {model!r}; there are: {embedding_id(deepwell)}, {EMBEDDING_ALIAS}")
+        raise UnknownModel(
+            f"there is no embedding model {model!r}; there are: {embedding_id(deepwell)}, {EMBEDDING_ALIAS}"
+        )
     return embedding_id(deepwell)
 
 
 def check_reranker(deepwell: Deepwell, model: str) -> str:
-    """The id of the reranker named, "" for the only one. Raises NotFound with the names there are."""
+    """The id of the reranker named, "" for the only one. Raises UnknownModel with the names there are."""
     if model and not is_reranker(deepwell, model):
-        raise NotFound(f"there is no reranking model {model!r}; there are: {rerank_id(deepwell)}, {RERANK_ALIAS}")
+        raise UnknownModel(f"there is no reranking model {model!r}; there are: {rerank_id(deepwell)}, {RERANK_ALIAS}")
     return rerank_id(deepwell)
 
 

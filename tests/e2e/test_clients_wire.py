@@ -100,6 +100,8 @@ def test_what_is_known_before_the_answer_is_a_status(http: httpx.Client) -> None
         assert answer.status_code == status, "W13"
         assert set(answer.json()) == {"error"} and set(answer.json()["error"]) == {"message", "type", "param", "code"}
         assert not {"budget_tokens", "max_output_tokens"} & set(answer.json()["error"]["message"].split())
+    unknown = http.post("/v1/chat/completions", json=body(model="gpt-4o")).json()["error"]
+    assert unknown["code"] == "model_not_found" and KB in unknown["message"]
 
 
 def test_an_answer_that_breaks_off_ends_in_an_error_frame(http: httpx.Client) -> None:
