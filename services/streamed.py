@@ -20,8 +20,9 @@ from pipelines.types import Event, Finish
 
 #: seconds in which the model server may still refuse before we commit to a 200
 PATIENCE = 3.0
-#: seconds without a frame before a comment is sent, in steps of PATIENCE; proxies cut idle connections after 60 s
-QUIET = 12.0
+#: seconds of silence after which a comment is sent; looked at every PATIENCE, so that one comes about every 12 s.
+#: Proxies cut idle connections after 60 s, some clients sooner
+QUIET = 9.0
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
 
