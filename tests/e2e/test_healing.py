@@ -98,7 +98,7 @@ def test_a_full_disk_is_said_and_the_rest_goes_on(stored: Running, tmp_path: Pat
     )
 
 
-@pytest.mark.slow  # after the tests above, the restarted worker once stood still for a minute: not understood yet
+@pytest.mark.slow  # all twelve are embedded side by side: on a busy machine the first is done only after a minute
 def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
