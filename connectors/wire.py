@@ -125,6 +125,14 @@ def _tool_calls(calls: Any) -> list[dict[str, Any]] | None:
     return chunks
 
 
+def read_completion(event: dict[str, Any]) -> Delta:
+    """One event of `/completions`."""
+    delta = read_openai(event)
+    if choices := event.get("choices"):
+        delta.content = choices[0].get("text") or ""
+    return delta
+
+
 def names_openai(listing: Any) -> list[str]:
     """Model ids of `GET /v1/models`."""
     return [str(entry["id"]) for entry in listing.get("data") or []]

@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 from pipelines.errors import BadRequest, RagError
 from services.settings import Settings, load_settings
-
-#: sysexits.h: a restart will not help; the supervisor then does not try
-EX_CONFIG = 78
+from services.supervisor import EX_CONFIG
 
 
 def process(run: Callable[[Settings], None]) -> None:

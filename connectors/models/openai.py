@@ -18,8 +18,7 @@ from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, closed_thoughts, raw_body
 from connectors.r1_template import render
 from connectors.upstream import Upstream
-from connectors.wire import names_openai, read_openai, write_openai
-from pipelines.delta import Delta
+from connectors.wire import names_openai, read_completion, read_openai, write_openai
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
 from pipelines.rag import TextEmbeddings
@@ -90,14 +89,6 @@ async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[s
     if request.profile.template != "r1":
         raise NotImplementedError(f"no template of {request.profile.name} is known, so its answer cannot be continued")
     return "/completions", raw_body(request, render(request.messages) + closed_thoughts(thoughts, opened=True))
-
-
-def read_completion(event: dict[str, Any]) -> Delta:
-    """One event of `/completions`."""
-    delta = read_openai(event)
-    if choices := event.get("choices"):
-        delta.content = choices[0].get("text") or ""
-    return delta
 
 
 _WINDOW_FIELDS = ("n_ctx", "max_model_len", "context_length", "context_window", "max_context_length")

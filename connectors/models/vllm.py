@@ -18,8 +18,7 @@ from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, closed_thoughts, raw_body
 from connectors.upstream import Upstream
-from connectors.wire import names_openai, read_openai, separates_thinking, write_openai
-from pipelines.delta import Delta
+from connectors.wire import names_openai, read_completion, read_openai, separates_thinking, write_openai
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
 from pipelines.rag import TextEmbeddings
@@ -111,14 +110,6 @@ async def _post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str
         if answer.status != 200:
             raise NotImplementedError(f"vLLM at {upstream.url} has no {path} ({answer.status})")
         return dict(await answer.json())
-
-
-def read_completion(event: dict[str, Any]) -> Delta:
-    """One event of `/v1/completions`."""
-    delta = read_openai(event)
-    if choices := event.get("choices"):
-        delta.content = choices[0].get("text") or ""
-    return delta
 
 
 ENGINE = Engine(
