@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 from langchain_core.messages import AIMessage, AIMessageChunk
 from langchain_core.messages.ai import UsageMetadata
 
@@ -79,6 +80,14 @@ def raw_body(request: Request, prompt: Any) -> dict[str, Any]:
     if request.stop:
         body["stop"] = list(request.stop)
     return body
+
+
+async def ask(upstream: Upstream, path: str, body: dict[str, Any], server: str) -> dict[str, Any]:
+    """The JSON object a path of the server's own answers. Raises NotImplementedError where it does not."""
+    async with await upstream.request("POST", path, orjson.dumps(body)) as answer:
+        if answer.status != 200:
+            raise NotImplementedError(f"{server} at {upstream.url} has no {path} ({answer.status})")
+        return dict(await answer.json())
 
 
 def closed_thoughts(thoughts: str, opened: bool) -> str:

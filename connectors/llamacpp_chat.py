@@ -10,12 +10,11 @@ import re
 from functools import partial
 from typing import Any
 
-import orjson
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
-from connectors.engine import Engine, Request, closed_thoughts
+from connectors.engine import Engine, Request, ask, closed_thoughts
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_openai, separates_thinking, write_openai
 from pipelines.delta import Delta
@@ -64,11 +63,7 @@ async def detokenize(upstream: Upstream, model: str, tokens: list[int]) -> str:
     return str((await _post(upstream, "/detokenize", {"tokens": tokens}))["content"])
 
 
-async def _post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    async with await upstream.request("POST", path, orjson.dumps(body)) as answer:
-        if answer.status != 200:
-            raise NotImplementedError(f"llama.cpp at {upstream.url} has no {path} ({answer.status})")
-        return dict(await answer.json())
+_post = partial(ask, server="llama.cpp")
 
 
 async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:

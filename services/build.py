@@ -21,6 +21,7 @@ from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
 from services.citations import signer_for
 from services.jobs import Jobs
+from services.models import changed, choice_file, chosen
 from services.settings import Settings
 from services.store.records import KnowledgeBase
 from services.store.store import Store
@@ -97,8 +98,6 @@ def build_chat(settings: Settings) -> ChatModel:
     wanted = settings.chat
     name, profile_name = wanted.model, wanted.profile
     if wanted.server == "llamacpp" and not name:
-        from services.models import chosen
-
         picked = chosen(settings.data_dir)
         name, profile_name = picked.id, profile_name or picked.profile_name
     profile = profile_for(name, profile_name)
@@ -165,15 +164,15 @@ class Deepwell:
         self.utility = build_utility(settings)
         self.signer = signer_for(settings)
         self._chat = build_chat(settings)
-        self._chosen = str(settings.data_dir / "models" / "chosen.json")
-        self._choice = _changed(self._chosen)
+        self._chosen = str(choice_file(settings.data_dir))
+        self._choice = changed(self._chosen)
 
     @property
     def chat(self) -> ChatModel:
         """The model in force; follows `deepwell models use` without a restart."""
-        changed = _changed(self._chosen)
-        if changed != self._choice:
-            self._chat, self._choice = build_chat(self.settings), changed
+        choice = changed(self._chosen)
+        if choice != self._choice:
+            self._chat, self._choice = build_chat(self.settings), choice
         return self._chat
 
     async def rag(self) -> Rag:
@@ -214,14 +213,6 @@ class Deepwell:
         if names is None:
             return [base.id for base in await self.visible(caller)]
         return [(await self.knowledge_base(caller, name)).id for name in names]
-
-
-def _changed(path: str) -> int:
-    """When a file was changed, 0 if it is not there. Asked several times a request, so no Path is made of it."""
-    try:
-        return os.stat(path).st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 async def ensure_key(data_dir: Path, store: Store) -> None:

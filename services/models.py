@@ -100,7 +100,7 @@ def use(data_dir: Path, model_id: str) -> ChosenModel:
         _stand_in_path()
     else:
         load_model(data_dir, model_id)
-    path = data_dir / "models" / "chosen.json"
+    path = choice_file(data_dir)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, {"id": model_id})
     return chosen(data_dir)
@@ -149,8 +149,21 @@ def choose_first(data_dir: Path, model: ShelfModel) -> ShelfModel:
     return model
 
 
+def choice_file(data_dir: Path) -> Path:
+    """Where the choice is kept."""
+    return data_dir / "models" / "chosen.json"
+
+
+def changed(choice: str) -> int:
+    """When the choice was last made, 0 for never. Asked several times a request, so no Path is made of it."""
+    try:
+        return os.stat(choice).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
 def _chosen_id(data_dir: Path) -> str:
-    path = data_dir / "models" / "chosen.json"
+    path = choice_file(data_dir)
     try:
         return str(json.loads(path.read_text(encoding="utf-8"))["id"])
     except FileNotFoundError:

@@ -16,7 +16,7 @@ import httpx
 
 from pipelines.errors import Conflict, RagError, Unavailable
 from services.lock import DirectoryLock, holder
-from services.models import chosen
+from services.models import changed, choice_file, chosen
 from services.processes import write_states
 from services.settings import Settings
 from services.supervisor import Child, Children
@@ -164,13 +164,14 @@ class Platform:
 
     async def _watch(self) -> None:
         """Write down how the processes are, and follow `deepwell models use`."""
-        choice, written = _choice(self.data_dir), None
+        chosen_in = str(choice_file(self.data_dir))
+        choice, written = changed(chosen_in), None
         while True:
             states = {state.name: "ok" if state.state == "running" else str(state) for state in self.children.states()}
             if states != written:
                 write_states(self.data_dir, states)
                 written = states
-            if self.ports["model"] and (now := _choice(self.data_dir)) != choice:
+            if self.ports["model"] and (now := changed(chosen_in)) != choice:
                 choice = now
                 await self.children.start(self._model())
             await asyncio.sleep(0.5)
@@ -273,8 +274,3 @@ def show_samples(data_dir: Path) -> bool:
             show_event(event, thinking=True)
             cited = cited or bool(event.get("citations"))
     return cited and all(document["state"] == "succeeded" for document in documents)
-
-
-def _choice(data_dir: Path) -> int:
-    path = data_dir / "models" / "chosen.json"
-    return path.stat().st_mtime_ns if path.exists() else 0

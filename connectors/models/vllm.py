@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import orjson
 from langchain_core.language_models import BaseChatModel
 from pydantic import SecretStr
 
 from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
-from connectors.engine import Engine, Request, closed_thoughts, raw_body
+from connectors.engine import Engine, Request, ask, closed_thoughts, raw_body
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_completion, read_openai, separates_thinking, write_openai
 from pipelines.errors import BadRequest
@@ -105,11 +104,7 @@ async def _tokens(upstream: Upstream, body: dict[str, Any]) -> list[int]:
     return list((await _post(upstream, "/tokenize", body))["tokens"])
 
 
-async def _post(upstream: Upstream, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    async with await upstream.request("POST", path, orjson.dumps(body)) as answer:
-        if answer.status != 200:
-            raise NotImplementedError(f"vLLM at {upstream.url} has no {path} ({answer.status})")
-        return dict(await answer.json())
+_post = partial(ask, server="vLLM")
 
 
 ENGINE = Engine(
