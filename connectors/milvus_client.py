@@ -202,3 +202,13 @@ def all_ids(client: Any, name: str) -> list[str]:
     finally:
         pages.close()
     return found
+
+
+def stored(client: Any, name: str, ids: list[str], fields: list[str]) -> list[dict[str, Any]]:
+    """The rows with these primary keys that there are, the newest included."""
+
+    def query() -> list[dict[str, Any]]:
+        found = client.query(name, ids=ids, output_fields=fields, consistency_level="Strong", timeout=LONG)
+        return [dict(row) for row in found]
+
+    return loaded(client, name, query, absent=[]) if ids else []

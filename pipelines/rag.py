@@ -91,6 +91,9 @@ class VectorIndex(Protocol):
     async def ids(self, knowledge_base_id: str) -> list[str]:
         """Every chunk id stored, for counting, receipts and the orphan scan."""
 
+    async def vectors(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> dict[str, Vectors]:
+        """Vectors by chunk id, only those that are stored; each of shape (dimension,), float32."""
+
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove the whole collection. Not an error if there is none."""
 
@@ -119,6 +122,9 @@ class LexicalIndex(Protocol):
 
     async def ids(self, knowledge_base_id: str) -> list[str]:
         """Every chunk id stored."""
+
+    async def having(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> list[str]:
+        """Those of these chunk ids that are stored."""
 
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove everything of one knowledge base."""

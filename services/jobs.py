@@ -1,19 +1,31 @@
-"""Jobs as the HTTP service sees them: enqueue, look, cancel, try again. The worker runs them (services/workflows.py).
+"""Jobs as the HTTP service sees them: enqueue, look, pause, cancel, run again. The worker runs them (workflows.py).
 
 Durable workflows come from the library `dbos`; services/jobs_database.py, workflows.py and worker.py import it.
 docs/concepts/jobs.md tells the whole story.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
-from pipelines.errors import Conflict, NotFound, RagError
-from pipelines.types import JobState
+from pipelines.errors import Conflict, NotFound
+from services.job import (
+    APPLICATION,
+    DELETE,
+    DELETE_KNOWLEDGE_BASE,
+    DELETE_QUEUE,
+    ENDED,
+    INGEST,
+    INGEST_QUEUE,
+    VERSION,
+    Job,
+    JobDead,
+    Superseded,
+    job_of,
+    subject,
+)
 from services.jobs_database import connect, jobs_url
 from services.settings import Settings
 from services.store.database import database_errors
@@ -24,72 +36,8 @@ from services.store.store import Store
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
 
-log = logging.getLogger(__name__)
-
-APPLICATION = "deepwell"
-#: of the workflows' code: raised when their steps change; a worker starts jobs of older versions anew
-VERSION = "jobs-1"
-INGEST_QUEUE = "ingest"
-#: apart, so that a deletion does not wait behind a thousand uploads
-DELETE_QUEUE = "delete"
-INGEST, DELETE, DELETE_KNOWLEDGE_BASE = "ingest_document", "delete_document", "delete_knowledge_base"
-ENDED: tuple[JobState, ...] = ("succeeded", "failed", "dead", "cancelled")
-
-_STATES: dict[str, JobState] = {
-    "DELAYED": "queued",
-    "ENQUEUED": "queued",
-    "PENDING": "running",
-    "SUCCESS": "succeeded",
-    "ERROR": "failed",
-    "CANCELLED": "cancelled",
-    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": "dead",
-}
-
-
-class JobDead(RagError):
-    """The job was begun too often without getting anywhere: it crashes the worker."""
-
-    code = "dead"
-
-
-class Superseded(Conflict):
-    """A newer job, a cancel or a deletion took the document over."""
-
-    code = "superseded"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One piece of work, and how far it is."""
-
-    id: str
-    kind: Literal["ingest", "delete"]
-    knowledge_base_id: str
-    #: None for the deletion of a whole knowledge base
-    document_id: str | None
-    #: name of the document, "" if it is gone
-    document: str
-    state: JobState
-    error: str = ""
-    step: str = ""
-    pages_done: int = 0
-    pages_total: int = 0
-    #: seconds until it ends, as far as one can tell
-    eta: float | None = None
-    #: seconds since 1970
-    created: float = 0.0
-    updated: float = 0.0
-    #: of a deletion: what was removed, by store
-    receipt: dict[str, int] = field(default_factory=dict)
-
-
-def state_of(status: str, error: object = None) -> JobState:
-    """The state users see for the status and the error of a workflow."""
-    if status == "ERROR" and isinstance(error, JobDead):
-        return "dead"
-    if status == "ERROR" and isinstance(error, Superseded):
-        return "cancelled"
-    return _STATES[status]
+#: the last two are here for errors that older versions wrote: the job library finds them by this module's name
+__all__ = ["JobDead", "Jobs", "Superseded"]
 
 
 class Jobs:
@@ -205,9 +153,23 @@ class Jobs:
                 await self._client.delete_workflows_async([status.workflow_id for status in old])
         return len(old)
 
+    async def of_document(self, document_id: str) -> list[str]:
+        """Ids of the ingestions of a document that the job library still knows."""
+        with database_errors():
+            found = await self._client.list_workflows_async(
+                workflow_id_prefix=f"ingest-{document_id}-", load_input=False, load_output=False
+            )
+        return [status.workflow_id for status in found]
+
+    async def forget(self, job_ids: Sequence[str]) -> None:
+        """Remove jobs that have ended from the job library's books."""
+        if job_ids:
+            with database_errors():
+                await self._client.delete_workflows_async([*job_ids])
+
     async def _shown(self, found: "Sequence[WorkflowStatus]") -> list[Job]:
-        documents = await self._store.documents.find_all({_subject(status) for status in found})
-        return [_job(status, documents.get(_subject(status))) for status in found]
+        documents = await self._store.documents.find_all({subject(status) for status in found})
+        return [job_of(status, documents.get(subject(status))) for status in found]
 
     async def _cancel_workflows(self, job_ids: Sequence[str]) -> None:
         if job_ids:
@@ -227,41 +189,3 @@ class Jobs:
                 name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE], limit=limit, offset=offset, sort_desc=True
             )
         return await self._shown(found)
-
-
-def _subject(status: "WorkflowStatus") -> str:
-    """The id of the document or knowledge base that a job works on: its first argument."""
-    return str(status.input["args"][0]) if status.input else ""
-
-
-def _job(status: "WorkflowStatus", document: Document | None) -> Job:
-    of_base = status.name == DELETE_KNOWLEDGE_BASE
-    job = Job(
-        id=status.workflow_id,
-        kind="ingest" if status.name == INGEST else "delete",
-        knowledge_base_id=_subject(status) if of_base else "",
-        document_id=None if of_base else _subject(status),
-        document=document.name if document else "",
-        state=state_of(status.status, status.error),
-        error=str(status.error) if status.error else "",
-        created=(status.created_at or 0) / 1000,
-        updated=(status.updated_at or 0) / 1000,
-        receipt=status.output if isinstance(status.output, dict) else {},
-    )
-    return _with_progress(job, document) if document else job
-
-
-def _with_progress(job: Job, document: Document) -> Job:
-    job = replace(job, knowledge_base_id=document.knowledge_base_id)
-    if job.kind == "delete" or document.job_id != job.id or document.deleted:
-        return job
-    return replace(
-        job,
-        state=document.state,
-        error=document.error,
-        step=document.step,
-        pages_done=document.pages_done,
-        pages_total=document.pages_total,
-        eta=document.eta,
-        updated=max(job.updated, document.updated),
-    )

@@ -3,7 +3,8 @@
 import logging
 import time
 
-from services.jobs import DELETE_QUEUE, ENDED, INGEST_QUEUE, VERSION, Jobs, state_of
+from services.job import DELETE_QUEUE, ENDED, INGEST_QUEUE, VERSION, state_of
+from services.jobs import Jobs
 from services.store.records import Document
 from services.store.store import Store
 

@@ -13,14 +13,16 @@ from dbos import DBOS
 
 from pipelines.errors import RagError
 from pipelines.ingest import IngestParts
-from services.jobs import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION, Jobs
+from services.ingesting import Parser
+from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION
+from services.jobs import Jobs
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock
 from services.process import process
 from services.reconcile import reconcile
 from services.settings import Settings
 from services.store.store import Store
-from services.workflows import Parser, Workflows
+from services.workflows import Workflows
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,7 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
     with DirectoryLock(settings.data_dir, "worker.lock"):
         async with await Store.open(settings.store_url()) as store:
             jobs = await Jobs.open(settings, store)  # makes the job database, too
-            workflows = Workflows(store, parts, parser, settings.ingest, settings.data_dir)
+            workflows = Workflows(store, parts, parser, jobs, settings.ingest, settings.data_dir)
             workflows.register()
             try:
                 await _launch(settings)

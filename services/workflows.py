@@ -1,30 +1,27 @@
 """Durable workflows: lists of steps that the job library checkpoints. After a crash a job goes on at its last step.
 
-A step may run again, so each is idempotent; what a step did inside (passages embedded so far) is in our own tables.
-Every write carries the job's id, so that a job which no longer owns its document changes nothing.
+The steps themselves are in services.ingesting and services.deleting.
 """
 
 import asyncio
 import logging
-import shutil
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dbos import DBOS, StepOptions
 from dbos import error as dbos_errors
 
 from pipelines.errors import RagError
-from pipelines.ingest import IngestParts, Target, chunk_pages, embed_and_index, flush, remove
-from pipelines.types import Chunk, JobState
-from services import notes, passwords
-from services.jobs import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
-from services.meter import Meter
+from pipelines.ingest import IngestParts
+from pipelines.types import JobState
+from services.deleting import Deleting
+from services.ingesting import Ingesting, Parser
+from services.job import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
+from services.jobs import Jobs
+from services.receipts import receipt
 from services.repair import repair
 from services.settings import IngestSettings
-from services.store.database import database_errors
-from services.store.records import Document
 from services.store.store import Store
 from services.turns import Turns
 
@@ -36,34 +33,21 @@ MAX_ATTEMPTS = 5
 SUSPECT_ATTEMPTS = 2
 #: tries of a step, with waits of 1, 2, 4 … s between them: two minutes for a model server to come back
 STEP_TRIES = 8
-#: passages written to the full-text index at once
-WORDS_BATCH = 500
-
-Progress = Callable[[int, int | None], None]
-
-
-class Parser(Protocol):
-    """services.parsing.Parser: parses in a child process."""
-
-    async def parse(
-        self, path: Path, out: Path, progress: Progress, *, name: str = "", password: str = "", ocr: bool = True
-    ) -> int:
-        """Write pages as JSON lines to `out`, give their number. Raises UnsupportedDocument, UnreadableDocument."""
+#: in a receipt, when a content stays
+SHARED = "the content is kept: another document has the same"
 
 
 class Workflows:
     """What the worker does, with the parts it needs. `register()` names the workflows to the job library."""
 
     def __init__(
-        self, store: Store, parts: IngestParts, parser: Parser, settings: IngestSettings, data_dir: Path
+        self, store: Store, parts: IngestParts, parser: Parser, jobs: Jobs, settings: IngestSettings, data_dir: Path
     ) -> None:
         self._store = store
         self._parts = parts
-        self._parser = parser
         self._settings = settings
-        self._blobs = data_dir / "blobs"
-        self._data_dir = data_dir
-        self._work = data_dir / "work"
+        self._ingesting = Ingesting(store, parts, parser, settings, data_dir)
+        self._deleting = Deleting(store, parts, jobs, data_dir)
         self._turns = Turns()
         # documents are parsed while another one is embedded: parsing waits for files, embedding takes every core
         self._parsing = asyncio.Semaphore(settings.parse_processes)
@@ -88,12 +72,12 @@ class Workflows:
                 async with self._turns.work(suspect):
                     return await self._ingest(document_id, job_id)
         except Superseded:
-            await self._clear(job_id)
+            await self._ingesting.clear(job_id)
             raise
         except RagError as error:
             state: JobState = "dead" if isinstance(error, JobDead) else "failed"
             await self._store.documents.end(document_id, job_id, state, str(error), error.code)
-            await self._clear(job_id)
+            await self._ingesting.clear(job_id)
             raise
         except Exception as error:
             log.exception("job %s failed on an error nobody expected", job_id)
@@ -104,14 +88,14 @@ class Workflows:
     async def _ingest(self, document_id: str, job_id: str) -> str:
         async with self._parsing:
             await self._begin(document_id, job_id)
-            await self._step("parse", self._parse, document_id, job_id)
-            await self._step("split", self._split, document_id, job_id)
+            await self._step("parse", self._ingesting.parse, document_id, job_id)
+            await self._step("split", self._ingesting.split, document_id, job_id)
         async with self._embedding:
-            await self._step("embed", self._embed, document_id, job_id)
-            await self._step("index", self._index, document_id, job_id)
-            await self._step("publish", self._publish, document_id, job_id)
-        await self._step("sweep", self._sweep, document_id)
-        await self._clear(job_id)
+            await self._step("embed", self._ingesting.embed, document_id, job_id)
+            await self._step("index", self._ingesting.index, document_id, job_id)
+            await self._step("publish", self._ingesting.publish, document_id, job_id)
+        await self._step("sweep", self._ingesting.sweep, document_id)
+        await self._ingesting.clear(job_id)
         return "succeeded"
 
     async def _begin(self, document_id: str, job_id: str) -> None:
@@ -142,100 +126,12 @@ class Workflows:
         except dbos_errors.DBOSMaxStepRetriesExceeded as error:
             raise error.errors[-1] from error
 
-    async def _owned(self, document_id: str, job_id: str, **progress: Any) -> Document:
-        if not await self._store.documents.update(document_id, job_id, **progress):
-            raise Superseded("a newer job, a cancel or a deletion took the document over")
-        return await self._store.documents.get(document_id)
-
-    async def _parse(self, document_id: str, job_id: str) -> int:
-        document = await self._owned(document_id, job_id, step="parsing")
-        out = self._pages(job_id)
-        with database_errors():
-            out.parent.mkdir(parents=True, exist_ok=True)
-        loop = asyncio.get_running_loop()
-        meter = Meter(lambda total: self._store.documents.update(document_id, job_id, pages_total=total))
-
-        def progress(_done: int, total: int | None) -> None:
-            loop.call_soon_threadsafe(meter.note, total)
-
-        with database_errors():
-            pages = await self._parser.parse(
-                self._blobs / document.sha256, out, progress, name=document.name, ocr=self._settings.ocr,
-                password=await asyncio.to_thread(passwords.read, self._work / job_id),
-            )  # fmt: skip
-            await asyncio.to_thread(notes.keep, out.with_name(notes.NAME), self._data_dir, document.sha256)
-        await meter.settle()
-        await self._owned(document_id, job_id, pages_total=pages, step="splitting")
-        return pages
-
-    async def _split(self, document_id: str, job_id: str) -> int:
-        document = await self._owned(document_id, job_id, step="splitting")
-        pages = self._pages(job_id)
-        if not pages.exists():  # this step runs after a restart on another machine, or its folder was cleaned
-            await self._parse(document_id, job_id)
-        target = Target(
-            document_id=document_id,
-            knowledge_base_id=document.knowledge_base_id,
-            document=document.name,
-            chunk_tokens=self._settings.chunk_tokens,
-            overlap=self._settings.chunk_overlap,
-        )
-        chunks = await chunk_pages(self._parts.embeddings, pages, target)
-        if not await self._store.chunks.stage(document_id, job_id, chunks):
-            raise Superseded("a newer job, a cancel or a deletion took the document over")
-        return len(chunks)
-
-    async def _embed(self, document_id: str, job_id: str) -> int:
-        document = await self._owned(document_id, job_id, step="embedding")
-        await self._store.knowledge_bases.bind(document.knowledge_base_id, self._parts.embeddings.identity)
-        await self._parts.index.ensure(document.knowledge_base_id, self._parts.embeddings.identity)
-        total, ready = await self._store.chunks.staged(document_id)
-        began, embedded, after = time.monotonic(), 0, -1
-        while chunks := await self._store.chunks.to_embed(document_id, self._settings.batch, after):
-            await embed_and_index(self._parts, chunks)
-            embedded, after = embedded + len(chunks), chunks[-1].position
-            done = ready + embedded
-            progress = {
-                "pages_done": document.pages_total * done // total,
-                "eta": round((time.monotonic() - began) / embedded * (total - done), 1),
-            }
-            if not await self._store.chunks.mark_embedded(document_id, _ids(chunks), job_id, **progress):
-                raise Superseded("a newer job, a cancel or a deletion took the document over")
-        return embedded
-
-    async def _index(self, document_id: str, job_id: str) -> None:
-        document = await self._owned(document_id, job_id, step="finishing", eta=None)
-        after, changed = -1, False
-        while chunks := await self._store.chunks.to_index(document_id, WORDS_BATCH, after):
-            await self._parts.lexical.upsert(chunks)
-            after, changed = chunks[-1].position, True
-        if changed:
-            await flush(self._parts, document.knowledge_base_id)
-
-    async def _publish(self, document_id: str, job_id: str) -> int:
-        published = await self._store.chunks.publish(document_id, job_id)
-        if published is not None:
-            return published
-        document = await self._store.documents.find(document_id)
-        if document is None or document.job_id != job_id or document.state != "succeeded":
-            raise Superseded("a newer job, a cancel or a deletion took the document over")
-        return document.chunks  # published just before a crash
-
-    async def _sweep(self, document_id: str) -> int:
-        """Take what no version of a document needs any more out of the indexes. Gives how many."""
-        swept = 0
-        for knowledge_base_id, ids in (await self._store.chunks.stale(document_id)).items():
-            await remove(self._parts, knowledge_base_id, ids)
-            await self._store.chunks.forget_stale(ids)
-            swept += len(ids)
-        return swept
-
     async def sweep(self) -> None:
         """Sweep what jobs left that ended before their last step; documents that a job works on are left to it."""
         for document_id in await self._store.chunks.to_sweep():
             if not self._turns.busy(document_id):
                 async with self._turns.document(document_id):
-                    await self._sweep(document_id)
+                    await self._ingesting.sweep(document_id)
 
     async def repair(self) -> None:
         """Compare both indexes with SQL and make them hold what it says; not while a document is embedded."""
@@ -243,39 +139,26 @@ class Workflows:
             async with self._embedding:
                 await repair(self._store, self._parts, knowledge_base, self._settings.batch)
 
-    async def _run_deletion(self, document_id: str, job_id: str) -> dict[str, int]:
+    async def _run_deletion(self, document_id: str, job_id: str) -> dict[str, Any]:
+        steps = self._deleting
         async with self._turns.document(document_id):
-            chunks = await self._step("retire", self._retire, document_id, job_id)
-            swept = await self._step("sweep", self._sweep, document_id)
-            rows, files = await self._step("purge", self._store.purge.document, document_id, job_id, self._blobs)
-        return {"chunks": chunks, "vectors": swept, "words": swept, "documents": rows, "files": files}
+            subject, before = await self._step("count", steps.count, document_id, job_id)
+            indexed = await self._step("unindex", steps.unindex, document_id, job_id)
+            await self._step("erase", steps.erase, subject, job_id)
+            after = indexed | await self._step("count again", steps.count_rest, subject)
+        return {"receipt": receipt(before, after), "notes": [SHARED] if after["files"] else []}
 
-    async def _retire(self, document_id: str, job_id: str) -> int:
-        document = await self._store.documents.find(document_id)
-        if document is None or document.job_id != job_id:
-            raise Superseded("the document was added again before its deletion began")
-        return await self._store.chunks.retire(document_id)
-
-    async def _run_purge(self, knowledge_base_id: str, job_id: str) -> dict[str, int]:
-        for document in await self._store.documents.being_deleted(job_id):
-            async with self._turns.document(document.id):  # an ingestion that was cancelled has let go of it
+    async def _run_purge(self, knowledge_base_id: str, job_id: str) -> dict[str, Any]:
+        deleted = [document.id for document in await self._store.documents.being_deleted(job_id)]
+        for document_id in deleted:
+            async with self._turns.document(document_id):  # an ingestion that was cancelled has let go of it
                 pass
-        await self._step("vectors", self._parts.index.drop, knowledge_base_id)
-        await self._step("words", self._drop_words, knowledge_base_id)
-        found: dict[str, int] = await self._step(
-            "purge", self._store.purge.knowledge_base, knowledge_base_id, self._blobs
-        )
-        return found
-
-    async def _drop_words(self, knowledge_base_id: str) -> None:
-        await self._parts.lexical.drop(knowledge_base_id)
-        await self._parts.lexical.flush()
-
-    async def _clear(self, job_id: str) -> None:
-        await asyncio.to_thread(shutil.rmtree, self._work / job_id, ignore_errors=True)
-
-    def _pages(self, job_id: str) -> Path:
-        return self._work / job_id / "pages.jsonl"
+        steps = self._deleting
+        hashes = await self._step("hashes", self._store.purge.hashes, knowledge_base_id)
+        before = await self._step("count", steps.count_knowledge_base, knowledge_base_id, hashes)
+        await self._step("erase", steps.erase_knowledge_base, knowledge_base_id, deleted)
+        after = await self._step("count again", steps.count_knowledge_base, knowledge_base_id, hashes)
+        return {"receipt": receipt(before, after), "notes": [SHARED] if after["files"] else []}
 
 
 def _function(run: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
@@ -289,7 +172,3 @@ def _function(run: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any
 
 def _retryable(error: BaseException) -> bool:
     return isinstance(error, RagError) and error.retryable
-
-
-def _ids(chunks: list[Chunk]) -> list[str]:
-    return [chunk.id for chunk in chunks]

@@ -68,6 +68,11 @@ class MemoryVectorIndex:
         """Every chunk id stored."""
         return list(self._vectors.get(knowledge_base_id, {}))
 
+    async def vectors(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> dict[str, Vectors]:
+        """Vectors by chunk id, only those that are stored."""
+        stored = self._vectors.get(knowledge_base_id, {})
+        return {each: stored[each] for each in chunk_ids if each in stored}
+
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove the collection."""
         self._vectors.pop(knowledge_base_id, None)
@@ -120,6 +125,10 @@ class MemoryLexicalIndex:
     async def ids(self, knowledge_base_id: str) -> list[str]:
         """Every chunk id stored."""
         return [chunk_id for knowledge_base, chunk_id in self._words if knowledge_base == knowledge_base_id]
+
+    async def having(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> list[str]:
+        """Those of these chunk ids that are stored."""
+        return [chunk_id for chunk_id in chunk_ids if (knowledge_base_id, chunk_id) in self._words]
 
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove everything of one knowledge base."""

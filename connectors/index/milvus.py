@@ -17,6 +17,8 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from connectors.milvus_client import (
     LONG,
     TIMEOUT,
@@ -28,6 +30,7 @@ from connectors.milvus_client import (
     lite_command,
     loaded,
     slug,
+    stored,
 )
 from pipelines.errors import BadRequest, Conflict, IndexUnavailable
 from pipelines.rag import Vectors
@@ -230,6 +233,21 @@ class MilvusIndex:
             if (name := self._find(client, knowledge_base_id)) is None:
                 return []
             return loaded(client, name, lambda: all_ids(client, name), absent=[])
+
+        return await self._milvus.run(work)
+
+    async def vectors(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> dict[str, Vectors]:
+        """Vectors by chunk id, only those that are stored."""
+        ids = list(chunk_ids)
+
+        def work(client: Any) -> dict[str, Vectors]:
+            found: dict[str, Vectors] = {}
+            if (name := self._find(client, knowledge_base_id)) is None:
+                return found
+            for start in range(0, len(ids), _BATCH):
+                for row in stored(client, name, ids[start : start + _BATCH], ["id", "vector"]):
+                    found[row["id"]] = np.asarray(row["vector"], np.float32)
+            return found
 
         return await self._milvus.run(work)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from connectors.milvus_client import LONG, TIMEOUT, MilvusConnection, about, all_ids, create, loaded, slug
+from connectors.milvus_client import LONG, TIMEOUT, MilvusConnection, about, all_ids, create, loaded, slug, stored
 from pipelines.errors import BadRequest, Conflict
 from pipelines.lexical import SEGMENTATION, reachable, segmented, words
 from pipelines.splitters import passage_text
@@ -170,6 +170,16 @@ class MilvusLexicalIndex:
         return await self._milvus.run(
             lambda client: loaded(client, name, lambda: all_ids(client, name), absent=list[str]())
         )
+
+    async def having(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> list[str]:
+        """Those of these chunk ids that are stored."""
+        ids, name = list(chunk_ids), f"lex_{slug(knowledge_base_id)}"
+
+        def work(client: Any) -> list[str]:
+            parts = [ids[start : start + _BATCH] for start in range(0, len(ids), _BATCH)]
+            return [row["id"] for part in parts for row in stored(client, name, part, ["id"])]
+
+        return await self._milvus.run(work)
 
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove everything of one knowledge base."""

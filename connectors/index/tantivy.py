@@ -136,6 +136,21 @@ class TantivyIndex:
 
         return await self._run(self._reading, work)
 
+    async def having(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> list[str]:
+        """Those of these chunk ids that are stored."""
+        keys = [_key(knowledge_base_id, chunk) for chunk in chunk_ids]
+
+        def work() -> list[str]:
+            from tantivy import Query
+
+            if not keys:
+                return []
+            searcher, schema = self._searcher(), self._opened().schema
+            wanted = Query.term_set_query(schema, "key", keys)
+            return [_chunk_id(searcher, address) for _, address in searcher.search(wanted, len(keys), count=False).hits]
+
+        return await self._run(self._reading, work)
+
     async def drop(self, knowledge_base_id: str) -> None:
         """Remove everything of the knowledge base and commit."""
         await self._run(

@@ -8,11 +8,12 @@ from pipelines.errors import BadRequest, Forbidden, NotFound, StorageFull, TooLa
 from pipelines.types import Caller
 from pipelines.types import Chunk as Passage
 from services.api.deps import Parts, iso
-from services.api.schemas import Chunk, Chunks, Document, Documents, Removal
+from services.api.schemas import Chunk, Chunks, Document, Documents, Removal, StoreCount
 from services.auth import Ingester, Retriever
 from services.build import Deepwell
 from services.documents import add_document
 from services.errors import responses
+from services.job import Job
 from services.store import records
 
 router = APIRouter(prefix="/v1", tags=["documents"])
@@ -75,7 +76,7 @@ async def delete_document(document: str, caller: Ingester, deepwell: Parts) -> R
     found = await find(deepwell, caller, document)
     job = await deepwell.jobs.delete_document(found.id)
     ended = await deepwell.jobs.wait(job.id)
-    return Removal(id=found.id, name=found.name, job=ended.id, state=ended.state, removed=ended.receipt)
+    return removal(found.id, found.name, ended)
 
 
 @router.get("/documents/{document}/chunks", responses=responses(NotFound))
@@ -103,6 +104,14 @@ async def find(deepwell: Deepwell, caller: Caller, document: str) -> records.Doc
     if caller.knowledge_bases is not None and found.knowledge_base_id not in caller.knowledge_bases:
         raise NotFound(f"there is no document {document!r}")
     return found
+
+
+def removal(identity: str, name: str, job: Job) -> Removal:
+    """The receipt of a deletion: what its job counted before and after."""
+    receipt = {store: StoreCount(**count) for store, count in job.receipt.items()}
+    return Removal(
+        id=identity, name=name, job=job.id, state=job.state, removed=job.removed, receipt=receipt, notes=[*job.notes]
+    )
 
 
 def shown(document: records.Document, knowledge_base: str) -> Document:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query
 
 from pipelines.errors import Conflict, NotFound
 from pipelines.types import Caller
-from services import jobs
+from services import job as jobs
 from services.api.deps import Parts, iso
 from services.api.schemas import Job, Jobs
 from services.auth import Ingester

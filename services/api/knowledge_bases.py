@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from pipelines.errors import Conflict, Forbidden, NotFound
 from services.api.deps import Parts, iso
+from services.api.documents import removal
 from services.api.schemas import KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases, Removal
 from services.auth import Ingester, Retriever
 from services.build import Deepwell
@@ -41,7 +42,7 @@ async def delete_knowledge_base(knowledge_base: str, caller: Ingester, deepwell:
     base = await deepwell.knowledge_base(caller, knowledge_base)
     job = await deepwell.jobs.delete_knowledge_base(base.id)
     ended = await deepwell.jobs.wait(job.id)
-    return Removal(id=base.id, name=base.name, job=ended.id, state=ended.state, removed=ended.receipt)
+    return removal(base.id, base.name, ended)
 
 
 async def shown(deepwell: Deepwell, base: records.KnowledgeBase) -> KnowledgeBase:

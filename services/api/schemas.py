@@ -237,14 +237,27 @@ class Readiness(BaseModel):
     parts: dict[str, str]
 
 
+class StoreCount(BaseModel):
+    """What a store had of something before its deletion, and what it has afterwards."""
+
+    before: int
+    after: int
+
+
 class Removal(BaseModel):
-    """What was removed, counted by store. `state` is `succeeded` once everything is gone."""
+    """What was removed, counted by store. `state` is `succeeded` once everything is gone.
+
+    `receipt` was counted in the stores themselves: vectors, words (full-text index), chunks, parsed, files, documents,
+    jobs. `removed` is the difference.
+    """
 
     id: str
     name: str
     job: str
     state: JobState
     removed: dict[str, int]
+    receipt: dict[str, StoreCount] = {}
+    notes: list[str] = []
 
 
 class Health(BaseModel):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.options import AsJson, DataDir, Kb, show_json
+from services.cli.options import AsJson, DataDir, Kb, show_json, show_table
 
 if TYPE_CHECKING:
     from services.cli.client import Api
@@ -142,7 +142,9 @@ def follow(api: "Api", kb: str, documents: list[Document], quiet: bool) -> list[
 def rm(
     documents: Annotated[list[str], typer.Argument(help="Ids or names of documents.")],
     kb: Annotated[str | None, typer.Option("--kb", help="Knowledge base in which names are looked up.")] = None,
-    receipt: Annotated[bool, typer.Option("--receipt", help="Print what was removed from every store.")] = False,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Print what every store had before and after.")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -151,11 +153,21 @@ def rm(
 
     api = Api(data_dir)
     gone = [api.call("DELETE", f"/v1/documents/{_find(api, kb, document)}") for document in documents]
-    if as_json or receipt:
+    if as_json:
         show_json({"documents": gone})
-    else:
-        for document in gone:
-            print(f"removed {document['name']} ({document['id']})")
+        return
+    for document in gone:
+        print(f"removed {document['name']} ({document['id']})")
+        if receipt:
+            show_receipt(document)
+
+
+def show_receipt(gone: Document) -> None:
+    """What each store had before a deletion and has after it."""
+    rows: list[list[object]] = [[store, n["before"], n["after"]] for store, n in gone["receipt"].items()]
+    show_table(f"Receipt {gone['job']}", ["store", "before", "after"], rows)
+    for note in gone["notes"]:
+        print(note)
 
 
 def _find(api: "Api", kb: str | None, document: str) -> str:

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from services.cli.documents import show_receipt
 from services.cli.options import AsJson, DataDir, show_json, show_table
 
 app = typer.Typer(help="Make, list and delete knowledge bases.", no_args_is_help=True)
@@ -43,6 +44,9 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    receipt: Annotated[
+        bool, typer.Option("--receipt", help="Print what every store had before and after.")
+    ] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
@@ -53,4 +57,9 @@ def delete(
     if not yes and not as_json:
         typer.confirm(f"Delete {name} with every document in it?", abort=True)
     gone = api.call("DELETE", f"/v1/knowledge_bases/{name}")
-    show_json(gone) if as_json else print(f"deleted {name}: {gone['removed']}")
+    if as_json:
+        show_json(gone)
+        return
+    print(f"deleted {name}: {gone['removed']}")
+    if receipt:
+        show_receipt(gone)

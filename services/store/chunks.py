@@ -148,10 +148,39 @@ class Chunks:
                     stale_chunks.delete().where(stale_chunks.c.id.in_(wanted[start : start + BATCH]))
                 )
 
-    async def retire(self, document: str) -> int:
-        """Take every passage of a document out of sight and put it on the stale list. Gives how many searches saw."""
+    async def ids_of(self, document: str) -> list[str]:
+        """Ids of every passage of a document that an index may hold: seen, coming, or on its way out."""
+        found: set[str] = set()
+        for table in (chunks, staged_chunks, stale_chunks):
+            rows = await self._database.rows(sa.select(table.c.id).where(table.c.document_id == document))
+            found |= {row[0] for row in rows}
+        return sorted(found)
+
+    async def rows_of(self, document: str) -> int:
+        """How many rows hold text of a document."""
+        return sum(
+            [
+                await self._database.count(
+                    sa.select(sa.func.count()).select_from(table).where(table.c.document_id == document)
+                )
+                for table in (chunks, staged_chunks)
+            ]
+        )
+
+    async def erase(self, document: str, job_id: str) -> bool:
+        """Remove every passage of a deleted document, which the indexes no longer hold. False if it is not this job's.
+
+        A document that was added again meanwhile keeps what it has.
+        """
         async with self._database.write() as connection:
-            return await retire(connection, document)
+            mine = sa.select(documents.c.id).where(
+                documents.c.id == document, documents.c.job_id == job_id, documents.c.deleted.is_not(None)
+            )
+            if (await connection.execute(mine)).first() is None:
+                return False
+            for table in (chunks, staged_chunks, stale_chunks):
+                await connection.execute(table.delete().where(table.c.document_id == document))
+            return True
 
     async def count(self, knowledge_base_id: str | None = None) -> int:
         """Passages that searches see."""

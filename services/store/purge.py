@@ -45,12 +45,24 @@ class Purge:
             forget(blobs.parent, sha256)
             return 1
 
-    async def knowledge_base(self, knowledge_base_id: str, blobs: Path) -> dict[str, int]:
+    async def rows_of(self, knowledge_base_id: str) -> tuple[int, int]:
+        """How many rows hold (passages, documents) of a knowledge base, deleted or not."""
+        counts = []
+        for table in (chunks, staged_chunks, documents):
+            query = sa.select(sa.func.count()).select_from(table).where(table.c.knowledge_base_id == knowledge_base_id)
+            counts.append(await self._database.count(query))
+        return counts[0] + counts[1], counts[2]
+
+    async def hashes(self, knowledge_base_id: str) -> list[str]:
+        """SHA-256 of every content of a knowledge base, deleted or not."""
+        query = sa.select(documents.c.sha256).where(documents.c.knowledge_base_id == knowledge_base_id).distinct()
+        return sorted(row[0] for row in await self._database.rows(query))
+
+    async def knowledge_base(self, knowledge_base_id: str, blobs: Path) -> None:
         """Remove every row of a knowledge base that is marked deleted, and files that nobody names any more."""
         async with self._database.write() as connection:
-            counts = {"chunks": await _delete(connection, chunks, knowledge_base_id)}
-            await _delete(connection, staged_chunks, knowledge_base_id)
-            await _delete(connection, stale_chunks, knowledge_base_id)
+            for table in (chunks, staged_chunks, stale_chunks):
+                await _delete(connection, table, knowledge_base_id)
             contents = await connection.execute(
                 documents.delete()
                 .where(documents.c.knowledge_base_id == knowledge_base_id)
@@ -62,9 +74,8 @@ class Purge:
                     knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.deleted.is_not(None)
                 )
             )
-        counts["documents"] = len(hashes)
-        counts["files"] = sum([await self.blob(sha256, blobs) for sha256 in sorted(set(hashes))])
-        return counts
+        for sha256 in sorted(set(hashes)):
+            await self.blob(sha256, blobs)
 
     async def leftovers(self, data_dir: Path, age: float = 3600.0) -> int:
         """Remove what crashes left: contents that nobody names, half uploads, pages of jobs that have ended.
@@ -99,6 +110,5 @@ def _older(folder: Path, age: float) -> list[Path]:
     return [path for path in folder.iterdir() if time.time() - path.stat().st_mtime > age]
 
 
-async def _delete(connection: AsyncConnection, table: sa.Table, knowledge_base_id: str) -> int:
-    done = await connection.execute(table.delete().where(table.c.knowledge_base_id == knowledge_base_id))
-    return int(done.rowcount)
+async def _delete(connection: AsyncConnection, table: sa.Table, knowledge_base_id: str) -> None:
+    await connection.execute(table.delete().where(table.c.knowledge_base_id == knowledge_base_id))

@@ -89,6 +89,10 @@ class FileIndex:
     async def ids(self, knowledge_base_id: str) -> list[str]:
         return [row[0] for row in self._db.execute("SELECT id FROM rows WHERE kb = ?", (knowledge_base_id,))]
 
+    async def vectors(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> dict[str, Vectors]:
+        rows = self._db.execute("SELECT id, vector FROM rows WHERE kb = ?", (knowledge_base_id,))
+        return {row[0]: np.frombuffer(row[1], np.float32) for row in rows if row[0] in chunk_ids}
+
     async def drop(self, knowledge_base_id: str) -> None:
         self._db.execute("DELETE FROM rows WHERE kb = ?", (knowledge_base_id,))
 
@@ -124,6 +128,9 @@ class FileWords:
 
     async def ids(self, knowledge_base_id: str) -> list[str]:
         return [row[0] for row in self._db.execute("SELECT id FROM rows WHERE kb = ?", (knowledge_base_id,))]
+
+    async def having(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> list[str]:
+        return [one for one in await self.ids(knowledge_base_id) if one in chunk_ids]
 
     async def drop(self, knowledge_base_id: str) -> None:
         self._waiting.append(("DELETE FROM rows WHERE kb = ?", (knowledge_base_id,)))

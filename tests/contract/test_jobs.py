@@ -20,7 +20,8 @@ import pytest
 
 from pipelines.errors import BadRequest, Conflict, NotFound, TooLarge, UnreadableDocument, UnsupportedDocument
 from services.documents import add_document
-from services.jobs import Job, Jobs
+from services.job import Job
+from services.jobs import Jobs
 from services.lock import DirectoryLock
 from services.reconcile import reconcile
 from services.repair import repair
@@ -246,10 +247,16 @@ async def test_delete_leaves_nothing_anywhere(api: Api) -> None:
     base = await api.knowledge_base()
     one = await api.done(await api.add(base, "one.txt", text_of(3, seed="one")))
     two = await api.done(await api.add(base, "two.txt", text_of(3, seed="two")))
-    receipt = await api.jobs.wait((await api.jobs.delete_document(one.id)).id, 20)
-    assert receipt.receipt == {
-        "chunks": one.chunks, "vectors": one.chunks, "words": one.chunks, "documents": 1, "files": 1
+    job = await api.jobs.wait((await api.jobs.delete_document(one.id)).id, 20)
+    gone = {"before": 1, "after": 0}
+    passages = {"before": one.chunks, "after": 0}
+    assert job.receipt == {
+        "vectors": passages, "words": passages, "chunks": passages, "parsed": {"before": 0, "after": 0},
+        "files": gone, "documents": gone, "jobs": gone,
     }  # fmt: skip
+    assert job.notes == ()
+    with pytest.raises(NotFound):
+        await api.jobs.get(one.job_id)
     chunks, vectors, words = await api.stored(base)
     assert chunks == vectors == words
     assert len(chunks) == two.chunks
@@ -258,8 +265,29 @@ async def test_delete_leaves_nothing_anywhere(api: Api) -> None:
     again = await api.done(await api.add(base, "one.txt", text_of(3, seed="one")))
     assert (again.state, again.chunks) == ("succeeded", one.chunks)
     job = await api.jobs.wait((await api.jobs.delete_knowledge_base(base)).id, 20)
-    assert (job.state, job.receipt["documents"], job.receipt["files"]) == ("succeeded", 2, 2)
+    assert job.state == "succeeded", job.error
+    assert job.receipt["documents"] == job.receipt["files"] == {"before": 2, "after": 0}
+    assert job.receipt["vectors"] == job.receipt["words"] == {"before": one.chunks + two.chunks, "after": 0}
     assert await api.stored(base) == ([], [], [])
+
+
+async def test_a_receipt_says_when_the_content_stays_and_what_was_half_done(api: Api) -> None:
+    base, text = await api.knowledge_base(), text_of(120, seed="twice")
+    kept = await api.done(await api.add(base, "kept.txt", text))
+    gone = await api.add(base, "gone.txt", text)
+    while (await api.store.documents.get(gone.id)).pages_done < 10:  # noqa: ASYNC110 another process does it
+        await asyncio.sleep(0.02)
+    job = await api.jobs.wait((await api.jobs.delete_document(gone.id)).id, 20)
+    assert job.state == "succeeded", job.error
+    assert job.receipt["files"] == {"before": 1, "after": 1}
+    assert job.notes == ("the content is kept: another document has the same",)
+    assert 0 < job.receipt["vectors"]["before"] < kept.chunks == job.receipt["chunks"]["before"]
+    assert {name: count["after"] for name, count in job.receipt.items() if name != "files"} == dict.fromkeys(
+        ("vectors", "words", "chunks", "parsed", "documents", "jobs"), 0
+    )
+    chunks, vectors, words = await api.stored(base)
+    assert chunks == vectors == words
+    assert len(chunks) == kept.chunks
 
 
 async def test_indexes_that_lost_or_kept_something_are_put_right(api: Api) -> None:

@@ -133,8 +133,12 @@ async def test_a_heading_is_searched_too(index: LexicalIndex) -> None:
 
 async def test_deleted_and_dropped_chunks_are_gone(index: LexicalIndex) -> None:
     await index.upsert([*CHUNKS, *(chunk(c.id, c.text, "kb2") for c in CHUNKS)])
+    assert sorted(await index.having("kb1", ["leave", "nobody", "travel"])) == ["leave", "travel"]
     await index.delete("kb1", ["leave", "nobody"])
     await index.flush()
+    assert await index.having("kb1", ["leave", "travel"]) == ["travel"]
+    assert await index.having("kb2", ["leave"]) == ["leave"]
+    assert await index.having("kb1", []) == []
     assert await best(index, "annual leave") == []
     assert await best(index, "annual leave", "kb2") == ["leave"]
     await index.drop("kb2")

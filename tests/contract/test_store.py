@@ -128,7 +128,12 @@ async def test_a_deleted_knowledge_base_is_gone_at_once_and_its_name_is_free(sto
     assert new.id != old.id
     assert await store.knowledge_bases.unfinished_deletions() == [(old.id, "job")]
     (tmp_path / document.sha256).touch()
-    assert await store.purge.knowledge_base(old.id, tmp_path) == {"chunks": 1, "documents": 1, "files": 1}
+    assert await store.purge.rows_of(old.id) == (1, 1)
+    [sha256] = await store.purge.hashes(old.id)
+    assert (tmp_path / sha256).exists()
+    await store.purge.knowledge_base(old.id, tmp_path)
+    assert await store.purge.rows_of(old.id) == (0, 0)
+    assert not (tmp_path / sha256).exists()
     assert await store.knowledge_bases.unfinished_deletions() == []
 
 

@@ -116,6 +116,19 @@ async def test_what_was_deleted_is_gone_before_and_after_the_flush(index: Vector
     assert (await index.search(["kb1"], given[0], 1))[0].id == "kb1-c0"
 
 
+async def test_vectors_are_given_back_as_they_were_written(index: VectorIndex) -> None:
+    given = vectors(1200)
+    assert await index.vectors("kb1", ["kb1-c1"]) == {}
+    await index.ensure("kb1", IDENTITY)
+    await index.upsert(chunks(1200), given)
+    found = await index.vectors("kb1", [*(f"kb1-c{n}" for n in range(1100)), "nobody"])
+    assert len(found) == 1100
+    assert found["kb1-c1050"] == pytest.approx(given[1050], abs=1e-6)
+    await index.delete("kb1", ["kb1-c7"])
+    assert list(await index.vectors("kb1", ["kb1-c7", "kb1-c8"])) == ["kb1-c8"]
+    assert await index.vectors("kb1", []) == {}
+
+
 async def test_knowledge_bases_do_not_see_each_other(index: VectorIndex) -> None:
     given = vectors(5)
     for name in ("kb1", "kb2", "kb-1", "kb_1"):

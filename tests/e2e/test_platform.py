@@ -162,6 +162,9 @@ def test_a_document_can_be_removed_and_is_gone(deepwell: Running, tmp_path: Path
     assert deepwell.cli("search", "code word of the vault", "--kb", "vault")["hits"]
     removed = deepwell.cli("rm", added["id"], "--receipt")["documents"][0]
     assert removed["state"] == "succeeded"
+    assert [*removed["receipt"]] == ["vectors", "words", "chunks", "parsed", "files", "documents", "jobs"]
+    assert removed["receipt"]["vectors"] == {"before": added["chunks"], "after": 0}
+    assert removed["removed"] == {**dict.fromkeys(removed["receipt"], 1), "parsed": 0}
     assert deepwell.cli("search", "code word of the vault", "--kb", "vault")["hits"] == []
     deepwell.cli("kb", "delete", "vault")
     assert "vault" not in [k["name"] for k in deepwell.cli("kb", "list")["knowledge_bases"]]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import BadRequest, Conflict, UnreadableDocument
-from services.jobs import JobDead, Superseded, state_of
+from services.job import JobDead, Superseded, state_of
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock, Holder, holder
 from services.settings import load_settings
