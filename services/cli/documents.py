@@ -142,9 +142,7 @@ def follow(api: "Api", kb: str, documents: list[Document], quiet: bool) -> list[
 def rm(
     documents: Annotated[list[str], typer.Argument(help="Ids or names of documents.")],
     kb: Annotated[str | None, typer.Option("--kb", help="Knowledge base in which names are looked up.")] = None,
-    receipt: Annotated[
-        bool, typer.Option("--receipt", help="Print what every store had before and after.")
-    ] = False,
+    receipt: Annotated[bool, typer.Option("--receipt", help="Print what every store had before and after.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:

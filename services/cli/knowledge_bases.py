@@ -44,9 +44,7 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
 def delete(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    receipt: Annotated[
-        bool, typer.Option("--receipt", help="Print what every store had before and after.")
-    ] = False,
+    receipt: Annotated[bool, typer.Option("--receipt", help="Print what every store had before and after.")] = False,
     as_json: AsJson = False,
     data_dir: DataDir = None,
 ) -> None:
