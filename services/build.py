@@ -13,7 +13,7 @@ from langchain_core.language_models import BaseChatModel
 import connectors.models
 from connectors.seam import load
 from pipelines.batching import EmbeddingBatcher
-from pipelines.errors import BadRequest, ModelUnavailable, NotFound
+from pipelines.errors import BadRequest, Conflict, ModelUnavailable, NotFound
 from pipelines.ingest import IngestParts
 from pipelines.profiles import Profile, profile_for
 from pipelines.rag import LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
@@ -215,9 +215,16 @@ class Deepwell:
         return [(await self.knowledge_base(caller, name)).id for name in names]
 
 
-async def ensure_key(data_dir: Path, store: Store) -> None:
-    """Make the operator's key at the first start; the data directory keeps it for the command line of this machine."""
-    path = data_dir / "api-key"
+async def ensure_keys(settings: Settings, store: Store) -> None:
+    """Make the operator's key at the first start, and the one that a client was deployed with.
+
+    The data directory keeps the first for the command line of this machine. A client's key that was revoked stays so.
+    """
+    client = settings.keys.client.get_secret_value()
+    if client and not await store.keys.registered(client):
+        with contextlib.suppress(Conflict):  # another service has just made it
+            await store.keys.create("client", ("chat", "retrieve"), secret=client)
+    path = settings.data_dir / "api-key"
     if path.exists():
         return
     _, secret = await store.keys.create("operator", ("chat", "retrieve", "ingest", "admin"))
@@ -236,7 +243,7 @@ async def prepare(settings: Settings) -> None:
 async def open_deepwell(settings: Settings) -> AsyncIterator[Deepwell]:
     """Open the parts of the HTTP service, close them at the end."""
     async with await Store.open(settings.store_url()) as store:
-        await ensure_key(settings.data_dir, store)
+        await ensure_keys(settings, store)
         jobs = await Jobs.open(settings, store)
         embeddings = build_embeddings(settings)
         await embeddings.prepare()

@@ -1,23 +1,23 @@
 """Every setting, read once at start; nothing else reads the environment.
 
-Order: command line, then environment (`DEEPWELL_…`, sections joined with `__`), then `deepwell.toml` in the working
-directory (or the file that `DEEPWELL_CONFIG` names), then the default. Unknown names are refused, so that a typing
-error never becomes a default in silence. `Settings.sources` says where each value came from (`deepwell doctor`).
+Order: command line, then environment (`DEEPWELL_…`, sections joined with `__`; with `_FILE` behind it the value is
+read from the file named, for secrets), then `deepwell.toml` in the working directory (or the file that
+`DEEPWELL_CONFIG` names), then the default. Unknown names are refused, so that a typing error never becomes a default
+in silence. `Settings.sources` says where each value came from (`deepwell doctor`).
 """
 
 import difflib
 import os
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
 from services.choices import wrong_choice
-
-PREFIX = "DEEPWELL_"
+from services.setting_sources import PREFIX, from_environment, from_file
 
 
 class Section(BaseModel):
@@ -59,6 +59,11 @@ class KeySettings(Section):
 
     requests_per_minute: int = Field(0, ge=0, description="Requests of one key in a minute; 0 sets no limit.")
     concurrent_answers: int = Field(0, ge=0, description="Answers of one key at the same time; 0 sets no limit.")
+    client: SecretStr = Field(
+        SecretStr(""),
+        description="Secret of a key that is made at the start, for a chat client deployed with the service; "
+        "it may ask and search. Empty makes none.",
+    )
 
 
 class ChatSettings(Section):
@@ -126,6 +131,7 @@ class StoreSettings(Section):
     url: str = Field(
         "", description="SQLAlchemy URL; empty takes SQLite in the data directory. PostgreSQL: postgresql://…"
     )
+    password: SecretStr = Field(SecretStr(""), description="Password of the user in store.url, where that has none.")
 
 
 class RetrievalSettings(Section):
@@ -190,8 +196,13 @@ class Settings(Section):
         return self._sources
 
     def store_url(self) -> str:
-        """SQLAlchemy URL of the own state."""
-        return self.store.url or f"sqlite:///{self.data_dir.absolute() / 'state.db'}"
+        """SQLAlchemy URL of the own state, password included."""
+        url, password = self.store.url, self.store.password.get_secret_value()
+        scheme, separator, rest = url.partition("://")
+        user, at, place = rest.rpartition("@")
+        if password and at and ":" not in user:
+            return f"{scheme}{separator}{user}:{quote(password, safe='')}@{place}"
+        return url or f"sqlite:///{self.data_dir.absolute() / 'state.db'}"
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, for a child process; secrets included."""
@@ -223,8 +234,8 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
     layers = (
-        (_from_file(path, PREFIX + "CONFIG" in environ), str(path)),
-        (_from_environment(environ), "environment"),
+        (from_file(path, PREFIX + "CONFIG" in environ), str(path)),
+        (from_environment(environ), "environment"),
         ({name: value for name, value in (overrides or {}).items() if value is not None}, "command line"),
     )
     for layer, source in layers:
@@ -239,26 +250,6 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
     if wrong := wrong_choice(settings):
         raise BadRequest(f"setting {_where(wrong[0], sources)}: {wrong[1]}")
     return settings
-
-
-def _from_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    names = {key: key[len(PREFIX) :].lower().replace("__", ".") for key in environ if key.startswith(PREFIX)}
-    return {name: environ[key] for key, name in names.items() if name != "config" and not name.startswith("test_")}
-
-
-def _from_file(path: Path, required: bool) -> dict[str, Any]:
-    if not path.exists():
-        if required:
-            raise BadRequest(f"{PREFIX}CONFIG names {path}, but there is no such file")
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} is not valid TOML: {error}") from None
-    flat: dict[str, Any] = {}
-    for name, value in table.items():
-        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def _set(values: dict[str, Any], name: str, value: Any) -> None:

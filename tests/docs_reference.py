@@ -48,7 +48,8 @@ def settings_page() -> str:
         "Order of precedence: command line, environment, `deepwell.toml` in the working directory (or the file that "
         f"`{PREFIX}CONFIG` names), default. In the file, the part before the dot is a table:\n\n"
         '```toml\ndata_dir = "deepwell-data"\n\n[server]\nport = 8100\n```\n\n'
-        "Unknown names are refused. `deepwell doctor` prints what is in force and where it came from."
+        f"A secret may be kept in a file: `{PREFIX}STORE__PASSWORD_FILE=PATH` is the content of that file, and so for "
+        "every variable. Unknown names are refused. `deepwell doctor` prints what is in force and where it came from."
     )
     parts = [NOTE, "# Settings", intro]
     for section, model in sections().items():

@@ -123,6 +123,10 @@ class Keys:
             await self._note_use(row.id)
         return key
 
+    async def registered(self, secret: str) -> bool:
+        """Whether a key has this secret, or had it until it was revoked."""
+        return await self._database.row(sa.select(keys.c.id).where(keys.c.hash == hash_secret(secret))) is not None
+
     async def _note_use(self, key_id: str) -> None:
         try:
             async with self._database.write() as connection:

@@ -56,3 +56,21 @@ def test_secrets_are_shown_to_children_only() -> None:
     settings = load_settings(environ={"DEEPWELL_CHAT__API_KEY": "sk-secret"})
     assert "sk-secret" not in json.dumps(flatten(settings))
     assert settings.environment()["DEEPWELL_CHAT__API_KEY"] == "sk-secret"
+
+
+def test_secrets_come_from_files_and_the_password_goes_into_the_url(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("a b/c@d\n")
+    environ = {
+        "DEEPWELL_STORE__URL": "postgresql://deepwell@postgres:5432/deepwell",
+        "DEEPWELL_STORE__PASSWORD_FILE": str(tmp_path / "password"),
+    }
+    settings = load_settings(environ=environ)
+    assert settings.store.password.get_secret_value() == "a b/c@d"
+    assert settings.store_url() == "postgresql://deepwell:a%20b%2Fc%40d@postgres:5432/deepwell"
+    assert "a%20b" not in json.dumps(flatten(settings))
+    own = environ | {"DEEPWELL_STORE__URL": "postgresql://deepwell:mine@postgres/deepwell"}
+    assert load_settings(environ=own).store_url() == own["DEEPWELL_STORE__URL"]
+    with pytest.raises(BadRequest, match=r"DEEPWELL_STORE__PASSWORD_FILE names .*gone, which cannot be read"):
+        load_settings(environ=environ | {"DEEPWELL_STORE__PASSWORD_FILE": str(tmp_path / "gone")})
+    with pytest.raises(BadRequest, match=r"chat\.modl .*did you mean chat\.model"):
+        load_settings(environ={"DEEPWELL_CHAT__MODL_FILE": str(tmp_path / "password")})
