@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-JobState = Literal["queued", "running", "succeeded", "failed", "dead", "cancelled"]
+JobState = Literal["queued", "running", "paused", "succeeded", "failed", "dead", "cancelled"]
 Role = Literal["system", "user", "assistant", "tool"]
 Scope = Literal["chat", "retrieve", "ingest", "admin"]
 

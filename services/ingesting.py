@@ -48,6 +48,8 @@ class Ingesting:
         self._settings = settings
         self._data_dir = data_dir
         self._work = data_dir / "work"
+        #: what embedding a page took in the last document; 0 before the first one
+        self._page_seconds = 0.0
 
     async def _owned(self, document_id: str, job_id: str, **progress: Any) -> Document:
         if not await self._store.documents.update(document_id, job_id, **progress):
@@ -55,27 +57,34 @@ class Ingesting:
         return await self._store.documents.get(document_id)
 
     async def parse(self, document_id: str, job_id: str) -> int:
-        document = await self._owned(document_id, job_id, step="parsing")
+        """File to pages, in the job's folder; nothing to do where a run before a pause has done it."""
+        document = await self._owned(document_id, job_id, step="parsing", pages_done=0)
         out = self._pages(job_id)
+        if out.exists():
+            pages = await asyncio.to_thread(lambda: sum(1 for _ in out.open("rb")))
+            await self._owned(document_id, job_id, pages_total=pages, step="splitting")
+            return pages
+        loop = asyncio.get_running_loop()
+        meter = Meter(
+            lambda progress: self._store.documents.update(document_id, job_id, **progress), self._page_seconds
+        )
+
+        def progress(done: int, total: int | None) -> None:
+            loop.call_soon_threadsafe(meter.note, done, total)
+
         with database_errors():
             out.parent.mkdir(parents=True, exist_ok=True)
-        loop = asyncio.get_running_loop()
-        meter = Meter(lambda total: self._store.documents.update(document_id, job_id, pages_total=total))
-
-        def progress(_done: int, total: int | None) -> None:
-            loop.call_soon_threadsafe(meter.note, total)
-
-        with database_errors():
             pages = await self._parser.parse(
                 self._data_dir / "blobs" / document.sha256, out, progress, name=document.name, ocr=self._settings.ocr,
                 password=await asyncio.to_thread(passwords.read, self._work / job_id),
             )  # fmt: skip
             await asyncio.to_thread(notes.keep, out.with_name(notes.NAME), self._data_dir, document.sha256)
         await meter.settle()
-        await self._owned(document_id, job_id, pages_total=pages, step="splitting")
+        await self._owned(document_id, job_id, pages_total=pages, pages_done=0, step="splitting")
         return pages
 
     async def split(self, document_id: str, job_id: str) -> int:
+        """Pages to passages, staged as the coming version."""
         document = await self._owned(document_id, job_id, step="splitting")
         pages = self._pages(job_id)
         if not pages.exists():  # this step runs after a restart on another machine, or its folder was cleaned
@@ -93,7 +102,8 @@ class Ingesting:
         return len(chunks)
 
     async def embed(self, document_id: str, job_id: str) -> int:
-        document = await self._owned(document_id, job_id, step="embedding")
+        """Vectors of what is new, in batches; each batch is marked, so that none is embedded twice."""
+        document = await self._owned(document_id, job_id, step="embedding", pages_done=0)
         await self._store.knowledge_bases.bind(document.knowledge_base_id, self._parts.embeddings.identity)
         await self._parts.index.ensure(document.knowledge_base_id, self._parts.embeddings.identity)
         total, ready = await self._store.chunks.staged(document_id)
@@ -108,9 +118,12 @@ class Ingesting:
             }
             if not await self._store.chunks.mark_embedded(document_id, _ids(chunks), job_id, **progress):
                 raise Superseded("a newer job, a cancel or a deletion took the document over")
+        if embedded and document.pages_total:
+            self._page_seconds = (time.monotonic() - began) * total / embedded / document.pages_total
         return embedded
 
     async def index(self, document_id: str, job_id: str) -> None:
+        """Words of what is new; then both indexes are flushed."""
         document = await self._owned(document_id, job_id, step="finishing", eta=None)
         after, changed = -1, False
         while chunks := await self._store.chunks.to_index(document_id, WORDS_BATCH, after):
@@ -120,6 +133,7 @@ class Ingesting:
             await flush(self._parts, document.knowledge_base_id)
 
     async def publish(self, document_id: str, job_id: str) -> int:
+        """Swap versions: searches see the coming one from now on. Gives its passages."""
         published = await self._store.chunks.publish(document_id, job_id)
         if published is not None:
             return published

@@ -88,6 +88,22 @@ def subject(status: "WorkflowStatus") -> str:
     return str(status.input["args"][0]) if status.input else ""
 
 
+def of_document(document: Document) -> Job:
+    """The ingestion that a document names."""
+    return _with_progress(
+        Job(
+            id=document.job_id,
+            kind="ingest",
+            knowledge_base_id=document.knowledge_base_id,
+            document_id=document.id,
+            document=document.name,
+            state=document.state,
+            created=document.updated,
+        ),
+        document,
+    )
+
+
 def job_of(status: "WorkflowStatus", document: Document | None) -> Job:
     """A workflow and the document it works on, if that is still there, as a job."""
     result = status.output if isinstance(status.output, dict) else {}

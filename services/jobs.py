@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
 from pipelines.errors import Conflict, NotFound
+from pipelines.types import JobState
 from services.job import (
     APPLICATION,
     DELETE,
@@ -24,6 +25,7 @@ from services.job import (
     JobDead,
     Superseded,
     job_of,
+    of_document,
     subject,
 )
 from services.jobs_database import connect, jobs_url
@@ -57,7 +59,9 @@ class Jobs:
         await asyncio.to_thread(self._client.destroy)
 
     async def ingest(self, document: Document) -> None:
-        """Queue the job that the document names. Doing it twice is doing it once."""
+        """Queue the job that the document names, unless it is paused. Doing it twice is doing it once."""
+        if document.state == "paused":
+            return
         await self._enqueue(INGEST, INGEST_QUEUE, document.job_id, document.id, document.job_id)
 
     async def delete_document(self, document_id: str) -> Job:
@@ -91,29 +95,72 @@ class Jobs:
         if job.kind != "ingest" or job.document_id is None:
             raise Conflict("a deletion cannot be cancelled: the document is invisible already; add it again instead")
         words = "cancelled; `deepwell add` the file again, or retry the job, to go on"
-        if not await self._store.documents.end(job.document_id, job_id, "cancelled", words, "cancelled"):
+        if not await self._store.documents.cancel(job.document_id, job_id, words):
             raise Conflict(f"job {job_id} has ended already: {job.state}")
         await self._cancel_workflows([job_id])
         return await self.get(job_id)
 
-    async def retry(self, document_id: str) -> Job:
+    async def pause(self, job_id: str) -> Job:
+        """Let an ingestion wait: what is done stays, the worker goes on with others. Raises NotFound, Conflict."""
+        job = await self.get(job_id)
+        if job.document_id is None or not await self._store.pauses.pause(job.document_id, job_id):
+            raise Conflict(f"job {job_id} is {job.state}: only ingestions that are queued or running can be paused")
+        await self._cancel_workflows([job_id])
+        return await self.get(job_id)
+
+    async def resume(self, job_id: str) -> Job:
+        """Let a paused ingestion go on where it stopped. Raises NotFound, Conflict."""
+        job = await self.get(job_id)
+        if job.document_id is None or not await self._store.pauses.resume(job.document_id, job_id):
+            raise Conflict(f"job {job_id} is {job.state}, not paused")
+        await self.take_up([await self._store.documents.get(job.document_id)])
+        return await self.get(job_id)
+
+    async def pause_knowledge_base(self, knowledge_base_id: str) -> int:
+        """Let every ingestion of a knowledge base wait, those to come too. Gives how many do now. Raises NotFound."""
+        waiting = await self._store.pauses.pause_base(knowledge_base_id)
+        await self._cancel_workflows(waiting)
+        return len(waiting)
+
+    async def resume_knowledge_base(self, knowledge_base_id: str) -> int:
+        """Let all of them go on. Gives how many. Raises NotFound."""
+        found = await self._store.documents.find_all(await self._store.pauses.resume_base(knowledge_base_id))
+        await self.take_up(list(found.values()))
+        return len(found)
+
+    async def take_up(self, waiting: Sequence[Document]) -> None:
+        """Queue documents that are no longer paused: a job that had begun goes on, one that had not begins."""
+        known = await self.statuses([document.job_id for document in waiting])
+        for document in waiting:
+            if document.job_id in known:
+                await self.restart(document.job_id, INGEST_QUEUE)
+            else:
+                await self.ingest(document)
+
+    async def retry(self, document_id: str, *, again: bool = False) -> Job:
         """Queue a document again whose job failed, died or was cancelled; what is done is not done again.
 
-        Raises NotFound, Conflict if there is nothing to retry.
+        `again` does so for one that succeeded, too: it is read and split anew, by the settings of today, and searches
+        see what they saw until that is done. Raises NotFound, Conflict if there is nothing to retry.
         """
-        document = await self._store.documents.new_job(document_id, only_if=("failed", "dead", "cancelled"))
+        states: tuple[JobState, ...] = ("failed", "dead", "cancelled")
+        document = await self._store.documents.new_job(document_id, only_if=ENDED if again else states)
         if document is None:
             found = await self._store.documents.get(document_id)
-            raise Conflict(f"document {found.name!r} is {found.state}: only failed, dead or cancelled ones are retried")
+            fix = "resume it" if found.state == "paused" else "only failed, dead or cancelled ones are retried"
+            raise Conflict(f"document {found.name!r} is {found.state}: {fix}")
         await self.ingest(document)
         return await self.get(document.job_id)
 
     async def get(self, job_id: str) -> Job:
         """One job. Raises NotFound."""
         found = await self.statuses([job_id])
-        if job_id not in found:
+        if job_id in found:
+            return (await self._shown([found[job_id]]))[0]
+        document = await self._store.documents.of_job(job_id)  # added while paused, or the job's record is too old
+        if document is None:
             raise NotFound(f"there is no job {job_id!r}")
-        return (await self._shown([found[job_id]]))[0]
+        return of_document(document)
 
     async def wait(self, job_id: str, timeout: float = 600.0, poll: float = 0.2) -> Job:
         """The job once it has ended, or as it is after `timeout` seconds. Raises NotFound."""
@@ -181,6 +228,13 @@ class Jobs:
             await self._client.enqueue_async(
                 {"workflow_name": name, "queue_name": queue, "workflow_id": job_id, "app_version": VERSION}, *arguments
             )
+
+    async def ingestions(
+        self, knowledge_base_id: str | None, states: Sequence[JobState], *, limit: int = 100, offset: int = 0
+    ) -> list[Job]:
+        """The latest ingestion of each document in these states, by name: `failed` and `dead` are the dead letters."""
+        found = await self._store.documents.list(knowledge_base_id, states=states, limit=limit, offset=offset)
+        return [of_document(document) for document in found]
 
     async def list(self, *, limit: int = 100, offset: int = 0) -> list[Job]:
         """Jobs, newest first; deletions too."""

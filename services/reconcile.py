@@ -33,6 +33,8 @@ async def _ingestions(store: Store, jobs: Jobs, grace: float) -> int:
         if status is None:
             log.warning("job %s was never queued: queued now", document.job_id)
             await jobs.ingest(document)
+        elif document.state == "queued" and state_of(status.status, status.error) == "cancelled":
+            await jobs.restart(document.job_id, INGEST_QUEUE)  # it was paused, and is to go on
         elif (state := state_of(status.status, status.error)) in ENDED:
             log.warning("job %s ended as %s without a word to its document", document.job_id, state)
             words = str(status.error or f"the job ended as {state}; see the worker's log, then retry it")

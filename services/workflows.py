@@ -72,7 +72,9 @@ class Workflows:
                 async with self._turns.work(suspect):
                     return await self._ingest(document_id, job_id)
         except Superseded:
-            await self._ingesting.clear(job_id)
+            document = await self._store.documents.find(document_id)
+            if document is None or document.job_id != job_id or document.state != "paused":
+                await self._ingesting.clear(job_id)
             raise
         except RagError as error:
             state: JobState = "dead" if isinstance(error, JobDead) else "failed"

@@ -1,16 +1,26 @@
 """Knowledge bases."""
 
+from typing import Any
+
 from fastapi import APIRouter
+from fastapi.responses import StreamingResponse
 
 from pipelines.errors import Conflict, Forbidden, NotFound
+from pipelines.types import JobState
 from services.api.deps import Parts, iso
 from services.api.documents import removal
-from services.api.schemas import KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases, Removal
+from services.api.following import EVENTS, follow
+from services.api.jobs import shown as shown_job
+from services.api.schemas import Jobs, KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases, Removal
 from services.auth import Ingester, Retriever
 from services.build import Deepwell
 from services.errors import responses
 from services.store import records
+from services.store.documents import ACTIVE
+from services.streamed import STREAM_HEADERS
 
+#: states in which a document can be read anew
+RESTING: tuple[JobState, ...] = ("succeeded", "failed", "dead", "cancelled")
 router = APIRouter(prefix="/v1/knowledge_bases", tags=["knowledge bases"])
 
 
@@ -45,6 +55,51 @@ async def delete_knowledge_base(knowledge_base: str, caller: Ingester, deepwell:
     return removal(base.id, base.name, ended)
 
 
+@router.post("/{knowledge_base}/pause", responses=responses(NotFound))
+async def pause_knowledge_base(knowledge_base: str, caller: Ingester, deepwell: Parts) -> KnowledgeBase:
+    """Let its ingestion wait, of documents that are added meanwhile too. Searches go on."""
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+    await deepwell.jobs.pause_knowledge_base(base.id)
+    return await shown(deepwell, await deepwell.store.knowledge_bases.get(base.id))
+
+
+@router.post("/{knowledge_base}/resume", responses=responses(NotFound))
+async def resume_knowledge_base(knowledge_base: str, caller: Ingester, deepwell: Parts) -> KnowledgeBase:
+    """Let its ingestion go on, each document where it stopped."""
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+    await deepwell.jobs.resume_knowledge_base(base.id)
+    return await shown(deepwell, await deepwell.store.knowledge_bases.get(base.id))
+
+
+@router.post("/{knowledge_base}/rechunk", status_code=202, responses=responses(NotFound))
+async def rechunk_knowledge_base(knowledge_base: str, caller: Ingester, deepwell: Parts) -> Jobs:
+    """Read and split every document anew by the settings of today; searches see the old passages meanwhile.
+
+    Passages that stay the same keep their vectors. Documents whose job is under way are left to it.
+    """
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+    documents = await deepwell.store.documents.list(base.id, states=RESTING, limit=1_000_000)
+    queued = [await deepwell.jobs.retry(document.id, again=True) for document in documents]
+    return Jobs(jobs=[await shown_job(deepwell, job) for job in queued])
+
+
+@router.get("/{knowledge_base}/events", responses={**EVENTS, **responses(NotFound)}, response_class=StreamingResponse)
+async def knowledge_base_events(knowledge_base: str, caller: Ingester, deepwell: Parts) -> StreamingResponse:
+    """Follow what is ingested, by server-sent events: `progress` with `knowledge_base` and the `jobs` under way.
+
+    `end` comes when no job is queued or running.
+    """
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+
+    async def look() -> tuple[dict[str, Any], bool]:
+        now = await deepwell.store.knowledge_bases.get(base.id)
+        jobs = await deepwell.jobs.ingestions(base.id, ACTIVE, limit=100)
+        listed = [(await shown_job(deepwell, job)).model_dump() for job in jobs]
+        return {"knowledge_base": (await shown(deepwell, now)).model_dump(), "jobs": listed}, not jobs
+
+    return StreamingResponse(follow(look), media_type="text/event-stream", headers=STREAM_HEADERS)
+
+
 async def shown(deepwell: Deepwell, base: records.KnowledgeBase) -> KnowledgeBase:
     """A knowledge base with the counts people ask for."""
     counts = await deepwell.store.documents.counts(base.id)
@@ -55,4 +110,7 @@ async def shown(deepwell: Deepwell, base: records.KnowledgeBase) -> KnowledgeBas
         documents=sum(counts.values()),
         chunks=await deepwell.store.chunks.count(base.id),
         created=iso(base.created),
+        paused=base.paused is not None,
+        states=dict(sorted(counts.items())),
+        embedding=base.embedding.model if base.embedding else None,
     )

@@ -29,6 +29,9 @@ class KnowledgeBase(BaseModel):
     documents: int
     chunks: int
     created: str
+    paused: bool = Field(False, description="Its ingestion waits until somebody resumes it.")
+    states: dict[str, int] = Field({}, description="Documents by the state of their latest ingestion.")
+    embedding: str | None = Field(None, description="The model its vectors are made with; null while it is empty.")
 
 
 class KnowledgeBases(BaseModel):

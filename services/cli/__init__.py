@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, documents, endpoint, keys, knowledge_bases, models, plan, prompt, run
+from services.cli import ask, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -30,6 +30,7 @@ app.command("mcp")(run.mcp)
 app.add_typer(knowledge_bases.app, name="kb")
 app.command("add")(documents.add)
 app.command("rm")(documents.rm)
+app.add_typer(jobs.app, name="jobs")
 app.command("search")(ask.search)
 app.command("ask")(ask.ask)
 app.add_typer(models.app, name="models")

@@ -62,6 +62,18 @@ class Api:
         except httpx.TransportError as error:
             raise Unreachable(self._unreachable(error)) from None
 
+    @contextlib.contextmanager
+    def events(self, path: str) -> Iterator[Iterator[tuple[str, Json]]]:
+        """Server-sent events of an address: (name, data)."""
+        try:
+            with self._http.stream("GET", path) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    _json(response)
+                yield _named_events(response)
+        except httpx.TransportError as error:
+            raise Unreachable(self._unreachable(error)) from None
+
     def _unreachable(self, error: httpx.TransportError) -> str:
         return (
             f"no Deepwell answers at {self.url} ({error or type(error).__name__}): start it with `deepwell up`, or set "
@@ -83,6 +95,18 @@ def _events(response: httpx.Response) -> Iterator[Json]:
             if "error" in event:
                 raise errors.RagError(event["error"]["message"])
             yield event
+
+
+def _named_events(response: httpx.Response) -> Iterator[tuple[str, Json]]:
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            data = json.loads(line[6:])
+            if name == "error":
+                raise errors.RagError(data["error"]["message"])
+            yield name, data
 
 
 def _json(response: httpx.Response) -> Json:

@@ -1,5 +1,6 @@
-"""`deepwell kb create|list|delete`."""
+"""`deepwell kb create|list|pause|resume|rechunk|delete`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -38,6 +39,35 @@ def list_(as_json: AsJson = False, data_dir: DataDir = None) -> None:
             [k["name"], k["documents"], k["chunks"], k["description"]] for k in found["knowledge_bases"]
         ]
         show_table("Knowledge bases", ["name", "documents", "chunks", "description"], rows)
+
+
+@app.command("pause")
+def pause(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Let its ingestion wait, of documents that are added meanwhile too; searches go on."""
+    _change("pause", name, as_json, data_dir)
+
+
+@app.command("resume")
+def resume(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Let its ingestion go on, each document where it stopped."""
+    _change("resume", name, as_json, data_dir)
+
+
+def _change(verb: str, name: str, as_json: bool, data_dir: Path | None) -> None:
+    from services.cli.client import Api
+
+    base = Api(data_dir).call("POST", f"/v1/knowledge_bases/{name}/{verb}")
+    states = ", ".join(f"{count} {state}" for state, count in base["states"].items())
+    show_json(base) if as_json else print(f"{name}: {'paused' if base['paused'] else 'working'}; {states or 'empty'}")
+
+
+@app.command("rechunk")
+def rechunk(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Read and split every document anew by the settings of today; only passages that changed are embedded."""
+    from services.cli.client import Api
+
+    queued = Api(data_dir).call("POST", f"/v1/knowledge_bases/{name}/rechunk")
+    show_json(queued) if as_json else print(f"{name}: {len(queued['jobs'])} documents are read again")
 
 
 @app.command("delete")

@@ -71,9 +71,14 @@ class Documents:
         passages. To be called in `Database.write`. Raises NotFound if the knowledge base is gone.
         """
         identity = document_id(knowledge_base_id, upload.name)
-        await _alive(connection, knowledge_base_id)
+        waits = await _paused(connection, knowledge_base_id)
         row = (await connection.execute(sa.select(documents).where(documents.c.id == identity))).first()
-        if row and row.deleted is None and row.sha256 == upload.sha256 and row.state in (*ACTIVE, "succeeded"):
+        if (
+            row
+            and row.deleted is None
+            and row.sha256 == upload.sha256
+            and row.state in (*ACTIVE, "paused", "succeeded")
+        ):
             return await _read(connection, identity), False
         now = time.time()
         values: dict[str, Any] = {
@@ -82,7 +87,7 @@ class Documents:
             "media_type": upload.media_type,
             "source": upload.source,
             "job_id": new_job_id("ingest", identity),
-            **_fresh(now),
+            **_fresh(now, waits),
         }
         if row is None:
             values |= {"id": identity, "knowledge_base_id": knowledge_base_id, "name": upload.name, "created": now}
@@ -106,10 +111,11 @@ class Documents:
             row = (await connection.execute(sa.select(documents).where(documents.c.id == document, _ALIVE))).first()
             if row is None or row.state not in only_if:
                 return None
+            waits = await _paused(connection, row.knowledge_base_id)
             await connection.execute(
                 documents.update()
                 .where(documents.c.id == document)
-                .values(job_id=new_job_id("ingest", document), **_fresh(time.time()))
+                .values(job_id=new_job_id("ingest", document), **_fresh(time.time(), waits))
             )
             return await _read(connection, document)
 
@@ -152,10 +158,25 @@ class Documents:
         """A job ends without success; False if the document is no longer its own or has ended already."""
         return await self.update(document, job_id, state=state, error=error, error_code=code, step="", eta=None)
 
+    async def cancel(self, document: str, job_id: str, error: str) -> bool:
+        """The same at somebody's wish, of a paused job too."""
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                documents.update()
+                .where(*_owned(document, job_id, (*ACTIVE, "paused")))
+                .values(state="cancelled", error=error, error_code="cancelled", step="", eta=None, updated=time.time())
+            )
+        return bool(done.rowcount)
+
     async def pause_attempts(self) -> None:
         """A clean stop of the worker is nobody's fault: forget the attempts it interrupts."""
         async with self._database.write() as connection:
             await connection.execute(documents.update().where(documents.c.state == "running").values(attempts=0))
+
+    async def of_job(self, job_id: str) -> Document | None:
+        """The document whose ingestion this is; None if there is none, or another job has taken it over."""
+        row = await self._database.row(sa.select(*_FIELDS).where(documents.c.job_id == job_id, _ALIVE))
+        return _record(row) if row else None
 
     async def active(self) -> "list[Document]":
         """Documents whose ingestion is to do something, those that waited longest first."""
@@ -183,12 +204,15 @@ class Documents:
         return [_record(row) for row in await self._database.rows(query.limit(limit).offset(offset))]
 
 
-async def _alive(connection: AsyncConnection, knowledge_base_id: str) -> None:
-    query = sa.select(knowledge_bases.c.id).where(
+async def _paused(connection: AsyncConnection, knowledge_base_id: str) -> bool:
+    """Whether ingestion waits. Raises NotFound."""
+    query = sa.select(knowledge_bases.c.paused).where(
         knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.deleted.is_(None)
     )
-    if (await connection.execute(query)).first() is None:
+    row = (await connection.execute(query)).first()
+    if row is None:
         raise NotFound("the knowledge base is gone")
+    return row[0] is not None
 
 
 def _wanted(knowledge_base_id: str | None, states: Sequence[JobState]) -> list[sa.ColumnElement[bool]]:
@@ -200,13 +224,13 @@ def _wanted(knowledge_base_id: str | None, states: Sequence[JobState]) -> list[s
     return wanted
 
 
-def _owned(document: str, job_id: str) -> list[sa.ColumnElement[bool]]:
-    return [documents.c.id == document, documents.c.job_id == job_id, _ALIVE, documents.c.state.in_(ACTIVE)]
+def _owned(document: str, job_id: str, states: Sequence[JobState] = ACTIVE) -> list[sa.ColumnElement[bool]]:
+    return [documents.c.id == document, documents.c.job_id == job_id, _ALIVE, documents.c.state.in_(states)]
 
 
-def _fresh(now: float) -> dict[str, Any]:
+def _fresh(now: float, waits: bool) -> dict[str, Any]:
     return {
-        "state": "queued",
+        "state": "paused" if waits else "queued",
         "step": "",
         "error": "",
         "error_code": "",

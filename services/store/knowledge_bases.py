@@ -100,6 +100,8 @@ def _record(row: Row) -> KnowledgeBase:
         description=row.description,
         embedding=EmbeddingIdentity(**row.embedding) if row.embedding else None,
         created=row.created,
+        embedder=row.embedder,
+        paused=row.paused,
     )
 
 

@@ -84,7 +84,7 @@ class Purge:
         number of files and folders removed.
         """
         active = await self._database.rows(
-            sa.select(documents.c.job_id).where(documents.c.state.in_(("queued", "running")))
+            sa.select(documents.c.job_id).where(documents.c.state.in_(("queued", "running", "paused")))
         )
         jobs = {row[0] for row in active}
         removed = 0

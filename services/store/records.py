@@ -19,6 +19,10 @@ class KnowledgeBase:
     embedding: EmbeddingIdentity | None
     #: seconds since 1970
     created: float
+    #: how that model is reached, see services.embedders; None for the one that the settings name
+    embedder: Mapping[str, str] | None = None
+    #: since when its ingestion is paused, in seconds since 1970
+    paused: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

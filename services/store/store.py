@@ -13,6 +13,7 @@ from services.store.keys import Keys
 from services.store.knowledge_bases import KnowledgeBases
 from services.store.migrate import migrate
 from services.store.passages import Passages
+from services.store.pauses import Pauses
 from services.store.purge import Purge
 
 
@@ -25,6 +26,7 @@ class Store:
         self.documents = Documents(database)
         self.chunks = Chunks(database)
         self.passages = Passages(database)
+        self.pauses = Pauses(database)
         self.keys = Keys(database)
         self.purge = Purge(database)
 

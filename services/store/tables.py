@@ -8,7 +8,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: revision of the newest migration; `services.store.migrate` refuses a database that is ahead of it
-SCHEMA = "0003"
+SCHEMA = "0004"
 
 knowledge_bases = sa.Table(
     "knowledge_bases",
@@ -19,6 +19,10 @@ knowledge_bases = sa.Table(
     # EmbeddingIdentity as JSON, bound by the first document
     sa.Column("embedding", sa.JSON(none_as_null=True)),
     sa.Column("created", sa.Float(53), nullable=False),
+    # how the model of `embedding` is reached, see services.embedders; NULL for the one that the settings name
+    sa.Column("embedder", sa.JSON(none_as_null=True)),
+    # since when its ingestion is paused
+    sa.Column("paused", sa.Float(53)),
     # job that deletes it; "" while it lives
     sa.Column("job_id", sa.String(100), nullable=False, default=""),
     sa.Column("deleted", sa.Float(53)),

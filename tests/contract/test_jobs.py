@@ -207,14 +207,8 @@ async def test_cancel_and_go_on(api: Api) -> None:
     base = await api.knowledge_base()
     document = await api.add(base, "long.txt", text_of(120, seed="cancel"))
 
-    async def begun() -> Document:
-        while (found := await api.store.documents.get(document.id)).pages_done < 10:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-        return found
-
-    seen = await asyncio.wait_for(begun(), 20)
+    seen = await asyncio.wait_for(moving(api, document, 10, "embedding"), 20)
     assert seen.state == "running"
-    assert seen.step == "embedding"
     assert seen.eta is not None
     assert (await api.jobs.cancel(document.job_id)).state == "cancelled"
     with pytest.raises(Conflict, match="ended already"):
@@ -226,6 +220,94 @@ async def test_cancel_and_go_on(api: Api) -> None:
     assert sum(mine.values()) <= len(mine) + 8, "what was embedded before the cancel is not embedded again"
     chunks, vectors, words = await api.stored(base)
     assert chunks == vectors == words
+
+
+async def moving(api: Api, document: Document, pages: int, step: str) -> Document:
+    """The document once its job has done so many pages of a step."""
+    while True:  # another process does it: there is nothing here to wait on
+        found = await api.store.documents.get(document.id)
+        if found.step == step and found.pages_done >= pages:
+            return found
+        await asyncio.sleep(0.02)
+
+
+async def test_pause_and_resume_go_on_with_what_is_done(api: Api) -> None:
+    base, text = await api.knowledge_base(), text_of(120, seed="pause")
+    document = await api.add(base, "long.txt", text)
+    await asyncio.wait_for(moving(api, document, 10, "embedding"), 20)
+    assert (await api.jobs.pause(document.job_id)).state == "paused"
+    with pytest.raises(Conflict, match="is paused: only ingestions that are queued or running"):
+        await api.jobs.pause(document.job_id)
+    with pytest.raises(Conflict, match="is paused: resume it"):
+        await api.jobs.retry(document.id)
+    while await api.status(document.job_id) not in ("CANCELLED", "ERROR"):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    other = await api.done(await api.add(base, "other.txt", text_of(1, seed="meanwhile")))
+    assert other.state == "succeeded"
+    before = api.embedded()
+    assert await reconcile(api.store, api.jobs, grace=0) == 0, "who is paused is left alone"
+    assert api.embedded() == before
+    assert (api.settings.data_dir / "work" / document.job_id / "pages.jsonl").exists()
+    assert (await api.jobs.resume(document.job_id)).id == document.job_id
+    with pytest.raises(Conflict, match="not paused"):
+        await api.jobs.resume(document.job_id)
+    done = await api.done(document)
+    assert (done.state, done.pages_done, done.job_id) == ("succeeded", 120, document.job_id)
+    mine = Counter(one for one in api.embedded() if "wpause" in one)
+    assert sum(mine.values()) <= len(mine) + 8, "what was embedded before the pause is not embedded again"
+    chunks, vectors, words = await api.stored(base)
+    assert chunks == vectors == words
+    assert not (api.settings.data_dir / "work" / document.job_id).exists()
+
+
+async def test_a_paused_job_can_be_cancelled_and_a_resume_that_crashed_is_made_good(api: Api) -> None:
+    base = await api.knowledge_base()
+    one, two = [await api.add(base, f"{name}.txt", text_of(120, seed=f"stop{name}")) for name in ("one", "two")]
+    for document in (one, two):
+        await api.jobs.pause(document.job_id)
+    assert (await api.jobs.cancel(one.job_id)).state == "cancelled"
+    while await api.status(two.job_id) not in ("CANCELLED", "ERROR"):  # noqa: ASYNC110
+        await asyncio.sleep(0.02)
+    assert await api.store.pauses.resume(two.id, two.job_id)  # and the service dies before it tells the job library
+    await reconcile(api.store, api.jobs, grace=0)  # or the worker's own was faster
+    assert (await api.done(two)).state == "succeeded"
+
+
+async def test_a_paused_knowledge_base_takes_files_in_and_waits(api: Api) -> None:
+    base = await api.knowledge_base()
+    first = await api.add(base, "first.txt", text_of(120, seed="first"))
+    assert await api.jobs.pause_knowledge_base(base) == 1
+    second = await api.add(base, "second.txt", text_of(2, seed="second"))
+    assert (second.state, (await api.jobs.get(second.job_id)).state) == ("paused", "paused")
+    assert {job.document for job in await api.jobs.ingestions(base, ("paused",))} == {"first.txt", "second.txt"}
+    assert await reconcile(api.store, api.jobs, grace=0) == 0
+    assert await api.jobs.resume_knowledge_base(base) == 2
+    assert [(await api.done(document)).state for document in (first, second)] == ["succeeded"] * 2
+    assert (await api.store.knowledge_bases.get(base)).paused is None
+
+
+async def test_progress_is_told_while_a_file_is_parsed(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path)
+    worker = Worker(settings, parse_delay=0.1)
+    worker.wait_ready()
+    try:
+        async with api_for(settings) as api:
+            document = await api.add(await api.knowledge_base(), "slow.txt", text_of(40, seed="slow"))
+            seen = await asyncio.wait_for(moving(api, document, 3, "parsing"), 30)
+            assert (seen.state, seen.pages_total) == ("running", 40)
+            assert seen.pages_done < 40
+            assert seen.eta is not None and seen.eta > 0
+    finally:
+        worker.kill()
+
+
+async def test_a_document_is_read_anew_by_the_settings_of_today(api: Api) -> None:
+    base = await api.knowledge_base()
+    document = await api.done(await api.add(base, "a.txt", text_of(6, seed="anew")))
+    before = len(api.embedded())
+    again = await api.jobs.wait((await api.jobs.retry(document.id, again=True)).id, 30)
+    assert (again.state, len(api.embedded())) == ("succeeded", before), "the same passages keep their vectors"
+    assert again.id != document.job_id
 
 
 async def test_a_newer_upload_takes_over(api: Api) -> None:
@@ -311,9 +393,10 @@ async def test_old_jobs_are_forgotten_and_new_ones_are_not(api: Api) -> None:
     document = await api.done(await api.add(await api.knowledge_base(), "a.txt", text_of(1, seed="prune")))
     assert await api.jobs.prune(days=1) == 0
     assert await api.jobs.prune(days=0) > 0
+    assert await api.jobs.statuses([document.job_id]) == {}
+    assert (await api.jobs.get(document.job_id)).state == "succeeded", "its document knows"
     with pytest.raises(NotFound):
-        await api.jobs.get(document.job_id)
-    assert (await api.store.documents.get(document.id)).state == "succeeded"
+        await api.jobs.get("ingest-doc-nobody")
 
 
 async def test_what_cannot_be_taken_in_is_refused_and_leaves_nothing(api: Api) -> None:
@@ -482,7 +565,8 @@ async def test_two_databases_that_differ_are_made_to_agree(tmp_path: Path) -> No
         assert await reconcile(api.store, api.jobs) == 0  # younger than the grace
         assert await reconcile(api.store, api.jobs, grace=0) == 2
         assert (await api.jobs.get(row.job_id)).state == "queued"
-        assert (await api.store.documents.get(gone.id)).state == "cancelled"
+        assert (await api.store.documents.get(gone.id)).state == "queued"
+        assert await api.status(gone.job_id) == "ENQUEUED", "nobody wanted it cancelled: it is as after a resume"
         deletion = await api.store.documents.mark_deleted(gone.id)
         assert await reconcile(api.store, api.jobs, grace=0) == 1
         assert (await api.jobs.get(deletion.job_id)).state == "queued"
