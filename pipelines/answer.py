@@ -24,6 +24,7 @@ from pipelines.errors import BadRequest
 from pipelines.generate import generate
 from pipelines.generation import Generation, Relaying
 from pipelines.language import Language, detect
+from pipelines.neighbours import with_context
 from pipelines.profiles import Profile
 from pipelines.prompts import Order, ordered, search_prompt
 from pipelines.rag import Rag
@@ -41,6 +42,8 @@ class Options:
 
     candidates: int = 50
     min_score: float = 0.0
+    #: passages before and after each hit that the model reads with it, where the window has room
+    neighbours: int = 0
     temperature: float | None = None
     top_p: float | None = None
     seed: int | None = None
@@ -105,6 +108,8 @@ async def find(
         candidates=max(options.candidates, top_k),
         min_score=options.min_score,
     )
+    if options.neighbours and found:
+        found = await with_context(rag.passages, found, options.neighbours)
     turn.mark("retrieve")
     return ordered(found, options.order)
 

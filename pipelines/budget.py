@@ -73,6 +73,7 @@ def plan(
             )
     kept, used = _passages(hits, room)
     turns = _history(history, min(room - used, int(room * HISTORY_SHARE) if hits else room))
+    kept = _with_neighbours(kept, room - used - sum(estimate_tokens(turn.content) + MESSAGE_TOKENS for turn in turns))
     warnings = []
     if len(kept) < len(hits):
         warnings.append(
@@ -111,6 +112,17 @@ def _passages(hits: Sequence[Hit], room: int) -> tuple[tuple[Hit, ...], int]:
         text = best.chunk.text[: max(32, (room - 64) * len(best.chunk.text) // estimate_tokens(best.chunk.text))]
         return (replace(best, chunk=replace(best.chunk, text=text + " …")),), room
     return tuple(hit for i, hit in enumerate(hits) if i in kept), used
+
+
+def _with_neighbours(hits: Sequence[Hit], room: int) -> tuple[Hit, ...]:
+    """Hits with their context where there is room for it, the best first; never at the cost of passage or history."""
+    kept: dict[str, Hit] = {}
+    for hit in sorted(hits, key=lambda each: -each.score):
+        extra = estimate_tokens(hit.context) - estimate_tokens(hit.chunk.text) if hit.context else 0
+        fits = 0 < extra <= room
+        room -= extra if fits else 0
+        kept[hit.chunk.id] = hit if fits or not hit.context else replace(hit, context="")
+    return tuple(kept[hit.chunk.id] for hit in hits)
 
 
 def _passage_tokens(hit: Hit) -> int:

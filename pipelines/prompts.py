@@ -11,7 +11,7 @@ from datetime import date
 from typing import Literal
 
 from pipelines.language import NAMES, Language
-from pipelines.types import Chunk, Hit
+from pipelines.types import Hit
 
 Order = Literal["score", "canonical"]
 
@@ -125,13 +125,16 @@ def escape_tokens(text: str) -> str:
 
 def passages(hits: Sequence[Hit]) -> str:
     """`{search_results}`: passage i wrapped as number i + 1, led by the name of its document and its page."""
-    return "\n".join(passage(hit.chunk, n) for n, hit in enumerate(hits, 1))
+    return "\n".join(passage(hit, n) for n, hit in enumerate(hits, 1))
 
 
-def passage(chunk: Chunk, n: int) -> str:
-    """One passage in its wrapping."""
+def passage(hit: Hit, n: int) -> str:
+    """One passage in its wrapping, with its neighbours where it was given them."""
+    chunk = hit.chunk
     page = "" if chunk.page is None else f", p. {chunk.page}"
-    return f"[webpage {n} begin]{escape(f'{chunk.document}{page}')}\n{escape(chunk.text)}[webpage {n} end]"
+    return (
+        f"[webpage {n} begin]{escape(f'{chunk.document}{page}')}\n{escape(hit.context or chunk.text)}[webpage {n} end]"
+    )
 
 
 def search_prompt(

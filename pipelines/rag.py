@@ -143,6 +143,12 @@ class Passages(Protocol):
     async def get(self, knowledge_base_ids: Sequence[str], chunk_ids: Sequence[str]) -> dict[str, Chunk]:
         """Chunks by id, only those of these knowledge bases; ids that are gone are left out."""
 
+    async def around(self, found: Sequence[Chunk], distance: int) -> list[Chunk]:
+        """Chunks of the same documents at most `distance` positions from one of these, these included, in order.
+
+        Whoever calls this has a right to `found`; its neighbours are in the same documents.
+        """
+
 
 @runtime_checkable
 class Reranker(Protocol):

@@ -85,6 +85,8 @@ class Hit:
     score: float
     dense: float | None = None
     lexical: float | None = None
+    #: the passage with its neighbours, as the model may read it; "" for the passage alone
+    context: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

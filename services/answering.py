@@ -71,6 +71,7 @@ async def answer_events(
         options or Options(),
         candidates=found.candidates,
         min_score=found.min_score,
+        neighbours=found.neighbours,
         adaptive=settings.chat.thinking == "adaptive",
         answer_in=settings.chat.answer_language or None,
     )

@@ -140,6 +140,9 @@ class RetrievalSettings(Section):
     top_k: int = Field(6, ge=1, le=100, description="Passages given to the model.")
     candidates: int = Field(50, ge=1, le=1000, description="Passages each search leg brings to the fusion.")
     min_score: float = Field(0.0, ge=0, le=1, description="Passages below this fused score are left out.")
+    neighbours: int = Field(
+        0, ge=0, le=5, description="Passages before and after each, read by the model where the window has room."
+    )
 
 
 class IngestSettings(Section):

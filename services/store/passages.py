@@ -36,6 +36,25 @@ class Passages:
         found = (chunk_of(row, row[-1]) for row in rows)
         return {chunk.id: chunk for chunk in found if chunk.knowledge_base_id in allowed}
 
+    async def around(self, found: Sequence[Chunk], distance: int) -> list[Chunk]:
+        """Chunks of the same documents at most `distance` positions from one of these, by document and position."""
+        near = [
+            sa.and_(
+                chunks.c.document_id == each.document_id,
+                chunks.c.position.between(each.position - distance, each.position + distance),
+            )
+            for each in found
+        ]
+        if not near:
+            return []
+        rows = await self._database.rows(
+            sa.select(chunks, documents.c.name)
+            .join(documents, documents.c.id == chunks.c.document_id)
+            .where(sa.or_(*near), documents.c.deleted.is_(None))
+            .order_by(chunks.c.document_id, chunks.c.position)
+        )
+        return [chunk_of(row, row[-1]) for row in rows]
+
     async def with_neighbours(self, chunk_id: str) -> list[Chunk]:
         """A passage with the one before and the one after it, in reading order; [] if it is gone.
 

@@ -185,6 +185,18 @@ async def test_passages_are_those_of_the_knowledge_bases_asked(store: Store) -> 
     assert await store.passages.get([], ids) == await store.passages.get([one.id], []) == {}
 
 
+async def test_neighbours_are_of_the_same_document_and_not_of_a_deleted_one(store: Store) -> None:
+    base = await store.knowledge_bases.create("a")
+    first = await ingest(store, await put(store, base.id, name="x.txt"), ["one", "two", "three", "four"])
+    other = await ingest(store, await put(store, base.id, name="y.txt", sha256="2" * 64), ["five"])
+    assert await store.passages.around([first[1], other[0]], 1) == sorted(
+        [*first[:3], other[0]], key=lambda each: (each.document_id, each.position)
+    )
+    assert await store.passages.around([], 1) == []
+    await store.documents.mark_deleted(first[0].document_id)
+    assert await store.passages.around([first[1]], 1) == []
+
+
 async def test_what_is_needed_again_is_not_swept(store: Store) -> None:
     base = await store.knowledge_bases.create("a")
     document = await put(store, base.id)

@@ -48,6 +48,10 @@ class DictPassages:
         found = {i: self.chunks[i] for i in chunk_ids if i in self.chunks}
         return {i: chunk for i, chunk in found.items() if chunk.knowledge_base_id in knowledge_base_ids}
 
+    async def around(self, found: Sequence[Chunk], distance: int) -> list[Chunk]:
+        near = {(each.document_id, each.position + i) for each in found for i in range(-distance, distance + 1)}
+        return [chunk for chunk in self.chunks.values() if (chunk.document_id, chunk.position) in near]
+
 
 def chunk(n: int, text: str, document: str = "handbook.pdf") -> Chunk:
     return Chunk(id=f"c{n}", document_id="d1", knowledge_base_id="kb", document=document, text=text, position=n, page=n)
