@@ -89,6 +89,10 @@ def test_the_table_has_every_route_that_reads_or_computes(http: httpx.Client) ->
 CHANGING = {
     ("POST", "/v1/knowledge_bases"),
     ("POST", "/v1/knowledge_bases/{knowledge_base}/documents"),
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/pause"),
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/resume"),
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/rechunk"),
+    ("GET", "/v1/knowledge_bases/{knowledge_base}/events"),
     ("POST", "/v1/keys"),
 }
 #: routes of one thing, and routes that change something -> the scope they ask for; asked for things there are not
@@ -103,6 +107,14 @@ ONE_THING = {
     ("GET", "/v1/jobs/{job}"): "ingest",
     ("POST", "/v1/jobs/{job}/cancel"): "ingest",
     ("POST", "/v1/jobs/{job}/retry"): "ingest",
+    ("POST", "/v1/jobs/{job}/rerun"): "ingest",
+    ("POST", "/v1/jobs/{job}/pause"): "ingest",
+    ("POST", "/v1/jobs/{job}/resume"): "ingest",
+    ("GET", "/v1/jobs/{job}/events"): "ingest",
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/pause"): "ingest",
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/resume"): "ingest",
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/rechunk"): "ingest",
+    ("GET", "/v1/knowledge_bases/{knowledge_base}/events"): "ingest",
     ("POST", "/v1/knowledge_bases"): "ingest",
     ("POST", "/v1/knowledge_bases/{knowledge_base}/documents"): "ingest",
     ("DELETE", "/v1/knowledge_bases/{knowledge_base}"): "ingest",
