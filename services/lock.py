@@ -1,9 +1,13 @@
 """One Deepwell for each data directory: a lock that the kernel takes back when its holder dies, however it dies."""
 
+import asyncio
 import fcntl
 import json
 import os
+import socket
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +17,11 @@ from services.store.database import database_errors
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a data directory: process id and port (0 until it listens)."""
+    """Who holds a data directory: process id and port (0 until it listens), and the machine or container it runs on."""
 
     pid: int
     port: int
+    host: str = ""
 
 
 class DirectoryLock:
@@ -45,7 +50,7 @@ class DirectoryLock:
         """Write down who holds it and on which port it listens, for `holder`."""
         if self._file is None:
             raise RuntimeError("note() needs the lock: call acquire() first")
-        text = json.dumps({"pid": os.getpid(), "port": port}).encode()
+        text = json.dumps({"pid": os.getpid(), "port": port, "host": socket.gethostname()}).encode()
         with database_errors():
             os.pwrite(self._file, text, 0)
             os.ftruncate(self._file, len(text))
@@ -104,6 +109,39 @@ def read_holder(path: Path) -> Holder | None:
     """What the lock file says, true or outdated; None if it says nothing."""
     try:
         found = json.loads(path.read_bytes())
-        return Holder(int(found["pid"]), int(found["port"]))
+        return Holder(int(found["pid"]), int(found["port"]), str(found.get("host", "")))
     except (OSError, ValueError, KeyError):
         return None
+
+
+@asynccontextmanager
+async def turn(path: Path, wait: bool = True) -> AsyncIterator[None]:
+    """Hold a file for oneself among all processes; it is there only while somebody does, or died doing so.
+
+    Waits for its turn, or raises Conflict at once if not to `wait`. Raises StorageFull.
+    """
+    while (file := _opened(path)) is None:
+        if not wait:
+            raise Conflict(f"another process works on {path.stem}")
+        await asyncio.sleep(0.1)
+    try:
+        yield
+    finally:
+        # before it is let go: whoever waits sees that the name is another file now
+        path.unlink(missing_ok=True)  # noqa: ASYNC240 done at once
+        os.close(file)
+
+
+def _opened(path: Path) -> int | None:
+    """The file, locked; None if another process has it or has just removed it."""
+    with database_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.stat(path).st_ino == os.fstat(file).st_ino:
+            return file
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    os.close(file)
+    return None

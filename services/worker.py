@@ -8,16 +8,19 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from dbos import DBOS
+from sqlalchemy.exc import SQLAlchemyError
 
-from pipelines.errors import RagError
+from pipelines.errors import Conflict, RagError
 from pipelines.ingest import IngestParts
+from services import places
 from services.ingesting import Parser
 from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION
 from services.jobs import Jobs
 from services.jobs_database import jobs_url
-from services.lock import DirectoryLock
+from services.lock import DirectoryLock, turn
 from services.process import process
 from services.reconcile import reconcile
 from services.settings import Settings
@@ -26,12 +29,12 @@ from services.workflows import Workflows
 
 log = logging.getLogger(__name__)
 
-#: the same after a restart, so that what was running is taken up at once
-EXECUTOR = "worker"
 #: jobs taken from the queue at once; most of them wait for their turn to parse or to embed
 TAKEN = 8
 POLL_SECONDS = 0.2
 RECONCILE_SECONDS = 5.0
+#: who tidies up the data directory just now
+TIDYING = "tidying.lock"
 
 
 def run(settings: Settings) -> None:
@@ -65,34 +68,43 @@ async def _main(settings: Settings) -> None:
 
 @asynccontextmanager
 async def working(settings: Settings, parts: IngestParts, parser: Parser) -> AsyncIterator[Workflows]:
-    """Jobs run while this context is open. One at a time in a process, and in a data directory."""
-    with DirectoryLock(settings.data_dir, "worker.lock"):
+    """Jobs run while this context is open. One at a time in a process; with PostgreSQL, several in a data directory."""
+    several = settings.store_url().startswith("postgres")
+    name, place = places.take(settings.data_dir, several)
+    with contextlib.ExitStack() as stack:
+        stack.callback(place.release)
         async with await Store.open(settings.store_url()) as store:
             jobs = await Jobs.open(settings, store)  # makes the job database, too
             workflows = Workflows(store, parts, parser, jobs, settings.ingest, settings.data_dir)
             workflows.register()
             try:
-                await _launch(settings)
+                await _launch(settings, name)
                 with contextlib.suppress(RagError):  # tidied in the background; what cannot be now is later
-                    await reconcile(store, jobs, grace=0)
-                tidying = asyncio.create_task(_tidy(settings, store, jobs, workflows))
-                tidying.add_done_callback(_tell)
+                    async with turn(settings.data_dir / TIDYING, wait=False):
+                        await reconcile(store, jobs, grace=0)
+                background = [
+                    asyncio.create_task(_tidy(settings, store, jobs, workflows)),
+                    asyncio.create_task(_look_after(settings.data_dir, name, place)),
+                ]
+                for task in background:
+                    task.add_done_callback(_tell)
                 yield workflows
-                tidying.cancel()
-                await asyncio.gather(tidying, return_exceptions=True)
+                for task in background:
+                    task.cancel()
+                await asyncio.gather(*background, return_exceptions=True)
                 await store.documents.pause_attempts()
             finally:
                 await jobs.close()
                 await _end()
 
 
-async def _launch(settings: Settings) -> None:
+async def _launch(settings: Settings, executor: str) -> None:
     DBOS(
         config={
             "name": APPLICATION,
             "system_database_url": jobs_url(settings),
             "application_version": VERSION,
-            "executor_id": EXECUTOR,
+            "executor_id": executor,  # the same after a restart: what was running is taken up at once
             "log_level": "WARNING",
             "run_migrations": False,  # Jobs.open has done it
             "use_listen_notify": True,
@@ -105,20 +117,44 @@ async def _launch(settings: Settings) -> None:
 
 
 async def _tidy(settings: Settings, store: Store, jobs: Jobs, workflows: Workflows) -> None:
-    """Every few seconds: databases that differ, passages to leave the indexes. Every hour: what crashes left."""
+    """Every few seconds: databases that differ, passages to leave the indexes. Every hour: what crashes left.
+
+    One worker of a data directory does it at a time.
+    """
     hourly = 0.0
     while True:
         await asyncio.sleep(RECONCILE_SECONDS)
         try:
-            await reconcile(store, jobs)
-            await workflows.sweep()
-            if time.monotonic() > hourly:
-                hourly = time.monotonic() + 3600
-                await store.purge.leftovers(settings.data_dir)
-                await jobs.prune()
-                await workflows.repair()
+            async with turn(settings.data_dir / TIDYING, wait=False):
+                await reconcile(store, jobs)
+                await workflows.sweep()
+                if time.monotonic() > hourly:
+                    hourly = time.monotonic() + 3600
+                    await store.purge.leftovers(settings.data_dir)
+                    await jobs.prune()
+                    await workflows.repair()
+        except Conflict:
+            continue  # another worker is at it
         except RagError as error:
             log.warning("tidying up is put off: %s", error)
+
+
+async def _look_after(data_dir: Path, own: str, place: DirectoryLock) -> None:
+    """Every few seconds: say that this worker is well, and take over the jobs of those that were killed."""
+    while True:
+        try:
+            place.note(port=0)
+            await asyncio.to_thread(_take_over, data_dir, own)
+        except (RagError, SQLAlchemyError) as error:
+            log.warning("looking after other workers is put off: %s", error)
+        await asyncio.sleep(RECONCILE_SECONDS)
+
+
+def _take_over(data_dir: Path, own: str) -> None:
+    """Give back to the queue what workers ran that are gone. Their places are held meanwhile: nobody else does it."""
+    for name in places.left(data_dir, own):
+        for handle in DBOS._recover_pending_workflows([name]):
+            log.warning("job %s is queued again: its worker %s is gone", handle.workflow_id, name)
 
 
 def _tell(tidying: asyncio.Task[None]) -> None:

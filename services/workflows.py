@@ -4,6 +4,7 @@ The steps themselves are in services.ingesting and services.deleting.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from dbos import DBOS, StepOptions
 from dbos import error as dbos_errors
 
-from pipelines.errors import RagError
+from pipelines.errors import Conflict, RagError
 from pipelines.ingest import IngestParts
 from pipelines.types import JobState
 from services.deleting import Deleting
@@ -48,7 +49,7 @@ class Workflows:
         self._settings = settings
         self._ingesting = Ingesting(store, parts, parser, settings, data_dir)
         self._deleting = Deleting(store, parts, jobs, data_dir)
-        self._turns = Turns()
+        self._turns = Turns(data_dir / "turns")
         # documents are parsed while another one is embedded: parsing waits for files, embedding takes every core
         self._parsing = asyncio.Semaphore(settings.parse_processes)
         self._embedding = asyncio.Semaphore(1)
@@ -132,8 +133,9 @@ class Workflows:
         """Sweep what jobs left that ended before their last step; documents that a job works on are left to it."""
         for document_id in await self._store.chunks.to_sweep():
             if not self._turns.busy(document_id):
-                async with self._turns.document(document_id):
-                    await self._ingesting.sweep(document_id)
+                with contextlib.suppress(Conflict):  # another worker is at it
+                    async with self._turns.document(document_id, wait=False):
+                        await self._ingesting.sweep(document_id)
 
     async def repair(self) -> None:
         """Compare both indexes with SQL and make them hold what it says; not while a document is embedded."""

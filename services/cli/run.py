@@ -1,6 +1,7 @@
 """`deepwell up|serve|worker|status|doctor`: what runs, and how it is."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -54,17 +55,39 @@ def serve(data_dir: DataDir = None, host: Host = None, port: Port = None, as_jso
     run(settings)
 
 
-def worker(data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Run one ingestion worker; the parts it needs are named by settings."""
+def worker(
+    data_dir: DataDir = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Run none: exit with 0 if one is well on this machine or container.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run one ingestion worker; the parts it needs are named by settings. With PostgreSQL, as many as you like."""
     import os
 
     from services.settings import load_settings
-    from services.worker import run
 
     settings = load_settings({"data_dir": data_dir})
+    if check:
+        _check_worker(settings.data_dir, as_json)
+        return
+    from services.worker import run
+
     if as_json:
         show_json({"data_dir": str(settings.data_dir.absolute()), "pid": os.getpid()})
     run(settings)
+
+
+def _check_worker(data_dir: Path, as_json: bool) -> None:
+    from services.places import well
+
+    found = data_dir.is_dir() and well(data_dir)
+    if as_json:
+        show_json({"ok": found, "data_dir": str(data_dir.absolute())})
+    elif not found:
+        print(f"no worker of this machine is at work in {data_dir.absolute()}: start one with `deepwell worker`")
+    if not found:
+        raise typer.Exit(4)
 
 
 def status(as_json: AsJson = False, data_dir: DataDir = None) -> None:
