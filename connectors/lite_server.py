@@ -1,6 +1,6 @@
 """Process that serves an embedded Milvus Lite: `python -m connectors.lite_server --data-dir D --port P`.
 
-The same as `milvus-lite server`, with two differences:
+The same as `milvus-lite server`, with three differences:
 
 - SIGTERM and SIGINT close the database in order (the stock command only knows Ctrl-C).
 - Searching does not walk all primary keys each time. Milvus Lite 3.2 computes on every search which rows are live
@@ -8,6 +8,7 @@ The same as `milvus-lite server`, with two differences:
   two writes the answer is the same, so it is kept until segments or deletions change. The rest is the library's own
   code; a request of another shape than ours (filters, partitions, output fields, unflushed rows) takes its own path,
   and so does every request if the library is another version than the one this was read against.
+- What it writes survives kills and power cuts, and damaged files are healed: connectors/lite_files.py.
 """
 
 import argparse
@@ -18,11 +19,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
+
+from connectors import lite_files
 
 #: release of milvus-lite whose `search/executor_indexed.py` the short cut below was written against
 READ_AGAINST = "3.2.2"
@@ -119,13 +123,15 @@ def serve(data_dir: str, host: str, port: int) -> None:
     from milvus_lite.engine import collection
 
     if version("milvus-lite") == READ_AGAINST:
+        lite_files.guard()
         collection.execute_search_with_index = quick_search(collection.execute_search_with_index)
     else:
-        log.warning("milvus-lite %s: searching without the short cut for %s", version("milvus-lite"), READ_AGAINST)
+        log.warning("milvus-lite %s: without the short cut and the guards for %s", version("milvus-lite"), READ_AGAINST)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     database = MilvusLite(data_dir)
+    lite_files.tidy(Path(data_dir))
     server = _build_server(database, max_workers=10)
     server.add_insecure_port(f"{host}:{port}")
     server.start()

@@ -167,8 +167,14 @@ def create(client: Any, collection: str, schema: Any, index: Any, record: str) -
     """Make and load an empty collection that keeps `record`; step by step, as one call polls twice a second."""
     options = {"schema": schema, "consistency_level": "Bounded", "properties": {ABOUT: record}}
     client.create_collection(collection, timeout=TIMEOUT, **options)
-    client.create_index(collection, index, timeout=LONG, sync=False)
-    client.load_collection(collection, timeout=LONG)
+    complete(client, collection, index)
+
+
+def complete(client: Any, collection: str, index: Any) -> None:
+    """Give a collection its index if it has none: a kill between the steps of `create` leaves it without."""
+    if not client.list_indexes(collection, timeout=TIMEOUT):
+        client.create_index(collection, index, timeout=LONG, sync=False)
+        client.load_collection(collection, timeout=LONG)
 
 
 def about(client: Any, collection: str) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from connectors.milvus_client import (
     MilvusConnection,
     about,
     all_ids,
+    complete,
     create,
     is_missing,
     lite_command,
@@ -88,21 +89,35 @@ class MilvusIndex:
         from pymilvus.exceptions import MilvusException
 
         name = collection_name(knowledge_base_id, identity)
-        if (found := self._find(client, knowledge_base_id)) is not None:
-            self._check(client, found, identity, knowledge_base_id)
+        index = client.prepare_index_params()
+        index.add_index("vector", index_type=self._kind, metric_type="COSINE", params=KINDS[self._kind])
+        if self._is_complete(client, knowledge_base_id, identity, index):
             return
         record = json.dumps({"knowledge_base_id": knowledge_base_id, "embedding": asdict(identity)})
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=record)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=128)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=identity.dimension)
-        index = client.prepare_index_params()
-        index.add_index("vector", index_type=self._kind, metric_type="COSINE", params=KINDS[self._kind])
         try:
             create(client, name, schema, index, record)
         except MilvusException as error:
             if "exist" not in error.message.lower():  # another process was faster
                 raise
         self._names[knowledge_base_id] = name
+
+    def _is_complete(self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity, index: Any) -> bool:
+        from pymilvus.exceptions import MilvusException
+
+        if (found := self._find(client, knowledge_base_id)) is None:
+            return False
+        try:
+            self._check(client, found, identity, knowledge_base_id)
+            complete(client, found, index)
+        except MilvusException as error:
+            if not is_missing(error):
+                raise
+            self._names.pop(knowledge_base_id, None)  # dropped by another process
+            return False
+        return True
 
     def _check(self, client: Any, name: str, identity: EmbeddingIdentity | None, knowledge_base_id: str) -> None:
         if identity is None or name == collection_name(knowledge_base_id, identity):

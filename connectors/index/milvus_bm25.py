@@ -15,7 +15,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from connectors.milvus_client import LONG, TIMEOUT, MilvusConnection, about, all_ids, create, loaded, slug, stored
+from connectors.milvus_client import (
+    LONG,
+    TIMEOUT,
+    MilvusConnection,
+    about,
+    all_ids,
+    complete,
+    create,
+    loaded,
+    slug,
+    stored,
+)
 from pipelines.errors import BadRequest, Conflict
 from pipelines.lexical import SEGMENTATION, reachable, segmented, words
 from pipelines.splitters import passage_text
@@ -65,6 +76,8 @@ class MilvusLexicalIndex:
                 f"the full-text collection {name} was cut into words by rules {cut!r}, this release uses "
                 f"{SEGMENTATION!r}: delete the knowledge base and add its documents again"
             )
+        else:
+            complete(client, name, _index(client))
         self._ready.add(name)
         return name
 
@@ -88,10 +101,7 @@ class MilvusLexicalIndex:
                 function_type=FunctionType.BM25,
             )
         )
-        index = client.prepare_index_params()
-        parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
-        index.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
-        create(client, name, schema, index, record)
+        create(client, name, schema, _index(client), record)
 
     def _is_lite(self, client: Any) -> bool:
         if self._lite is None:
@@ -205,3 +215,10 @@ def _cut(text: str) -> str:
     """As many whole words as fit into Milvus's longest string."""
     raw = text.encode()
     return text if len(raw) <= _MOST_BYTES else raw[:_MOST_BYTES].rpartition(b" ")[0].decode()
+
+
+def _index(client: Any) -> Any:
+    index = client.prepare_index_params()
+    parameters = {"bm25_k1": 1.2, "bm25_b": 0.75}
+    index.add_index("sparse", index_type="SPARSE_INVERTED_INDEX", metric_type="BM25", params=parameters)
+    return index

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,21 +18,26 @@ class Lite:
     def __init__(self, directory: Path, port: int) -> None:
         self.directory, self.port = directory, port
         self.url = f"http://127.0.0.1:{port}"
+        self.log = directory.with_name(f"{directory.name}.log")
         self.start()
 
     def start(self) -> None:
-        self.process = subprocess.Popen(lite_command(self.directory, self.port), stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
-        assert "listens" in line, line
+        """Start it and wait until it listens. `said` has what it writes from now on."""
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(lite_command(self.directory, self.port), stderr=log)
+        while "listens" not in self.said():
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.02)
+
+    def said(self) -> str:
+        """What it wrote since its start."""
+        return self.log.read_text(errors="replace")
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> int:
+        """End it; its exit code."""
         if self.process.poll() is None:
             os.kill(self.process.pid, how)
-        code = self.process.wait(20)
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-        return code
+        return self.process.wait(60)
 
 
 @contextmanager
