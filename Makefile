@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup dev up demo check fmt test test-slow test-clients e2e bench clean
+.PHONY: setup dev up demo compose-up check fmt test test-slow test-clients e2e bench clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Deepwell needs Python 3.11 or newer: make PYTHON=python3.12 up")'
@@ -26,6 +26,9 @@ up: setup ## start everything, load samples/, ask one question, keep serving
 
 demo: setup ## the same, and end after the answer
 	$(BIN)/deepwell up --demo
+
+compose-up: setup ## the stack with Docker Compose: make compose-up PROFILE=ollama ARGS="--with webui"
+	$(BIN)/deepwell compose up $(PROFILE) $(ARGS)
 
 fmt: dev
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .

@@ -155,50 +155,49 @@ def _brought(plan: Plan) -> list[str]:
 
 
 def compose(plan: Plan) -> str:
-    """A Compose file of the model server alone, to lay over another; no port is published."""
-    service = {"vllm": _vllm_service, "llamacpp": _llamacpp_service, "ollama": _ollama_service}[plan.row.engine](plan)
-    lines = [*heading(plan), *(f"# {o.name}: {o.reason}" for o in options(plan)), "services:"]
-    volume = service["volumes"][0].partition(":")[0]
-    return _text([*lines, f"  {plan.row.engine}:", *_yaml(service, 4), "volumes:", f"  {volume}:"])
+    """Settings of the model server alone, to lay over docker-compose.yml; no port is published."""
+    engine = plan.row.engine
+    service = {"vllm": _vllm_service, "llamacpp": _llamacpp_service, "ollama": _ollama_service}[engine](plan)
+    lines = [
+        *heading(plan),
+        *(f"# {o.name}: {o.reason}" for o in options(plan)),
+        f"# Lies over docker-compose.yml: docker compose -f docker-compose.yml -f THIS_FILE{_profile(plan)} up -d",
+        "services:",
+        f"  {compose_service(plan)}:",
+        *_yaml(service, 4),
+    ]
+    if engine == "llamacpp":
+        lines += ["volumes:", "  models:"]
+    return _text(lines)
+
+
+def compose_service(plan: Plan) -> str:
+    """Name of the model server in docker-compose.yml, which is its profile as well; llama.cpp has none there."""
+    engine = plan.row.engine
+    return engine if engine == "llamacpp" else f"{engine}-{'gpu' if plan.request.hardware.gpu else 'cpu'}"
+
+
+def _profile(plan: Plan) -> str:
+    return "" if plan.row.engine == "llamacpp" else f" --profile {compose_service(plan)}"
 
 
 def _vllm_service(plan: Plan) -> dict[str, Any]:
     if plan.layout.gpus > plan.request.hardware.per_node:
         raise BadRequest("Compose runs on one machine and this copy needs several: --emit vllm, or fewer GPUs")
-    given = [option for option in options(plan) if option.value is not None]
-    command = ["--model", plan.request.model.repository, "--host", "0.0.0.0", "--port", "8000"]
-    for option in given:
-        name, _, value = _flag(option).partition(" ")
-        command += [name, value.strip("'")] if value else [name]
-    return {
-        "image": f"vllm/vllm-openai:v{plan.row.version}",
-        "restart": "unless-stopped",
-        "command": command,
-        "environment": {**plan.row.environment, "VLLM_API_KEY": "${VLLM_API_KEY:?set it in .env}"},
-        "shm_size": "16gb" if plan.layout.gpus > 1 else "2gb",
-        "volumes": ["vllm:/root/.cache/huggingface"],
-        **_gpus(plan),
-        "healthcheck": {
-            "test": [
-                "CMD-SHELL",
-                "python3 -c 'import urllib.request as u; u.urlopen(\"http://localhost:8000/health\")'",
-            ],
-            "interval": "15s",
-            "start_period": "20m",
-        },
-    }
+    command = [plan.request.model.repository, "--host=0.0.0.0", "--port=8000"]
+    for option in options(plan):
+        if option.value is not None:
+            name, _, value = _flag(option).partition(" ")
+            command += [f"{name}={value.strip(chr(39))}"] if value else [name]
+    found: dict[str, Any] = {"image": f"vllm/vllm-openai:v{plan.row.version}", "command": command}
+    if plan.row.environment:
+        found["environment"] = dict(plan.row.environment)
+    return found | {"shm_size": "16gb" if plan.layout.gpus > 1 else "8gb"} | _gpus(plan)
 
 
 def _ollama_service(plan: Plan) -> dict[str, Any]:
     values = {o.name: str(o.value) for o in options(plan) if o.name.isupper() and o.name != "OLLAMA_HOST"}
-    return {
-        "image": "ollama/ollama:0.32.0",
-        "restart": "unless-stopped",
-        "environment": values,
-        "volumes": ["ollama:/root/.ollama"],
-        **_gpus(plan),
-        "healthcheck": {"test": ["CMD", "ollama", "list"], "interval": "10s", "retries": 12},
-    }
+    return {"environment": values} | _gpus(plan)
 
 
 def _llamacpp_service(plan: Plan) -> dict[str, Any]:
@@ -210,20 +209,27 @@ def _llamacpp_service(plan: Plan) -> dict[str, Any]:
     return {
         "image": f"ghcr.io/ggml-org/llama.cpp:server{cuda}",
         "restart": "unless-stopped",
+        "user": "10001:10001",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "networks": {"back": {"aliases": ["model"]}},
         "command": command,
         "volumes": ["models:/models:ro"],
-        **_gpus(plan),
+        **_gpus(plan, override=False),
         "healthcheck": {"test": ["CMD", "curl", "-f", "http://localhost:8080/health"], "start_period": "10m"},
     }
 
 
-def _gpus(plan: Plan) -> dict[str, Any]:
+def _gpus(plan: Plan, override: bool = True) -> dict[str, Any]:
+    """The GPUs of a service, in place of those that docker-compose.yml names for it."""
     if plan.request.hardware.gpu is None:
         return {}
     ids = [str(n) for n in range(plan.layout.gpus * plan.layout.replicas if plan.row.engine == "vllm" else
                                  plan.request.hardware.count)]  # fmt: skip
     device = {"driver": "nvidia", "device_ids": ids, "capabilities": ["gpu"]}
-    return {"deploy": {"resources": {"reservations": {"devices": [device]}}}}
+    devices = f"!override {json.dumps([device])}" if override else [device]
+    return {"deploy": {"resources": {"reservations": {"devices": devices}}}}
 
 
 def _yaml(value: dict[str, Any], indent: int) -> list[str]:
@@ -233,7 +239,8 @@ def _yaml(value: dict[str, Any], indent: int) -> list[str]:
         if isinstance(inner, dict):
             lines += [f"{' ' * indent}{key}:", *_yaml(inner, indent + 2)]
         else:
-            lines.append(f"{' ' * indent}{key}: {json.dumps(inner)}")
+            plain = isinstance(inner, str) and inner.startswith("!override ")
+            lines.append(f"{' ' * indent}{key}: {inner if plain else json.dumps(inner)}")
     return lines
 
 

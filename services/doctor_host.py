@@ -20,7 +20,7 @@ from services.settings import Settings
 CURLY = re.compile("[\u201c\u201d\u2018\u2019\u00ab\u00bb]")
 UNIT_DIRECTORIES = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system/ollama.service.d"))
 CONTAINER_MARKS = (Path("/.dockerenv"), Path("/run/.containerenv"))
-#: Compose that Dify and our own file need (docs of Dify)
+#: Compose that Dify (its docs) and our own file need: `depends_on.required` is of 2.20, `!override` of 2.24
 COMPOSE = (2, 24)
 #: tokens of instructions around the passages
 INSTRUCTIONS = 400

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
+from services.cli import ask, compose, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -23,6 +23,8 @@ app = typer.Typer(
 app.command("up")(run.up)
 app.command("serve")(run.serve)
 app.command("worker")(run.worker)
+app.command("samples")(run.samples)
+app.add_typer(compose.app, name="compose")
 app.command("status")(run.status)
 app.command("doctor")(run.doctor)
 app.command("plan")(plan.plan)

@@ -78,6 +78,15 @@ def worker(
     run(settings)
 
 
+def samples(data_dir: DataDir = None) -> None:
+    """Load the samples into the knowledge base `samples` and ask one question: does the whole of it work?"""
+    from services.settings import load_settings
+    from services.up import EXIT_DOCUMENTS, show_samples
+
+    if not show_samples(load_settings({"data_dir": data_dir}).data_dir):
+        raise typer.Exit(EXIT_DOCUMENTS)
+
+
 def _check_worker(data_dir: Path, as_json: bool) -> None:
     from services.places import well
 
