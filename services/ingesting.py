@@ -31,7 +31,15 @@ class Parser(Protocol):
     """services.parsing.Parser: parses in a child process."""
 
     async def parse(
-        self, path: Path, out: Path, progress: Progress, *, name: str = "", password: str = "", ocr: bool = True
+        self,
+        path: Path,
+        out: Path,
+        progress: Progress,
+        *,
+        name: str = "",
+        password: str = "",
+        ocr: bool = True,
+        tables: bool = False,
     ) -> int:
         """Write pages as JSON lines to `out`, give their number. Raises UnsupportedDocument, UnreadableDocument."""
 
@@ -76,6 +84,7 @@ class Ingesting:
             out.parent.mkdir(parents=True, exist_ok=True)
             pages = await self._parser.parse(
                 self._data_dir / "blobs" / document.sha256, out, progress, name=document.name, ocr=self._settings.ocr,
+                tables=self._settings.pdf_tables,
                 password=await asyncio.to_thread(passwords.read, self._work / job_id),
             )  # fmt: skip
             await asyncio.to_thread(notes.keep, out.with_name(notes.NAME), self._data_dir, document.sha256)

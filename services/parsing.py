@@ -74,7 +74,15 @@ class Parser:
         await self.close()
 
     async def parse(
-        self, path: Path, out: Path, progress: Progress, *, name: str = "", password: str = "", ocr: bool = True
+        self,
+        path: Path,
+        out: Path,
+        progress: Progress,
+        *,
+        name: str = "",
+        password: str = "",
+        ocr: bool = True,
+        tables: bool = False,
     ) -> int:
         """Write the pages of `path` to `out`, one JSON object a line with the fields of Page; return their number.
 
@@ -85,7 +93,8 @@ class Parser:
         StorageFull, Unavailable if the pool was closed, LockedDocument for a password that is missing or wrong, and
         UnreadableDocument for a file that is damaged or takes more than its limits.
         """
-        request = _request(path, out, name or path.name) | {"password": password, "ocr": "on" if ocr else "off"}
+        wanted = {"ocr": "on" if ocr else "off", "tables": "on" if tables else "off"}
+        request = _request(path, out, name or path.name) | {"password": password} | wanted
         return await self._ask(request, progress)
 
     async def draw(self, path: Path, out: Path, number: int, *, name: str = "") -> None:

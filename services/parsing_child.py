@@ -152,6 +152,7 @@ class _Notes:
         return Options(
             password=request.get("password", ""),
             ocr=request.get("ocr") != "off",
+            tables=request.get("tables") == "on",
             words=_words,
             remark=self._remark,
             extend=self._extend,

@@ -154,6 +154,9 @@ class IngestSettings(Section):
     chunk_overlap: int = Field(40, ge=0, le=512, description="Tokens shared by neighbouring passages.")
     parse_timeout: float = Field(120.0, gt=0, description="Seconds a parser may take for one document, OCR apart.")
     ocr: bool = Field(True, description="Read pages that are pictures, where the extra `ocr` is installed.")
+    pdf_tables: bool = Field(
+        False, description="Keep ruled tables of PDFs as tables, also over pages: slower, needs the extra `tables`."
+    )
     parse_memory_mb: int = Field(2048, ge=128, description="Memory a parser process may use, in MiB.")
     parse_processes: int = Field(1, ge=1, description="Documents parsed at once.")
     batch: int = Field(64, ge=1, description="Passages embedded and written at once.")

@@ -71,6 +71,8 @@ class Options:
     password: str = ""
     #: read pictures of text where the extra `ocr` is installed
     ocr: bool = True
+    #: keep ruled tables of PDFs as tables where the extra `tables` is installed
+    tables: bool = False
     #: how many archives and messages this document lies in
     depth: int = 0
     #: what is left of the sizes and numbers that everything in one archive may take together

@@ -3,14 +3,14 @@
 import re
 import unicodedata
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any
 
 from pipelines.errors import UnreadableDocument
-from pipelines.loaders import Options, Sample, _ocr, locked
+from pipelines.loaders import Options, Sample, _ocr, _tables, locked
 from pipelines.loaders._headings import mark
 from pipelines.types import Page
 
@@ -58,10 +58,12 @@ def load(path: Path, options: Options) -> Iterator[Page]:
     """
     ocr = options.ocr and _ocr.is_installed()
     empty, unread = True, []
-    with closing(opened(path, options)) as document:
+    with closing(opened(path, options)) as document, _looking(path, options) as tables:
         for index in range(len(document)):
             with closing(document[index]) as page, closing(page.get_textpage()) as content:
-                text = _tidy(mark(content, content.get_text_range(errors="replace")))
+                text = content.get_text_range(errors="replace")
+                found = tables.of(page, content, index) if tables else []
+                text = _tidy(_tables.put_back(mark(content, _tables.take_out(content, text, found)), found))
                 if len(text) < _SPARSE or _is_garbled(text):
                     if ocr and _is_picture(page, text):
                         text = _recognised(page, index + 1, text, options)
@@ -74,6 +76,19 @@ def load(path: Path, options: Options) -> Iterator[Page]:
         raise UnreadableDocument(f"{path.name} holds no text (scanned?): {what}")
     if unread:
         options.remark(f"pages {', '.join(map(str, unread))} are pictures that were not read: {_ocr.MISSING}")
+
+
+@contextmanager
+def _looking(path: Path, options: Options) -> Iterator["_tables.Tables | None"]:
+    """Whoever looks for tables, if they are wanted and can be found."""
+    if not options.tables:
+        yield None
+    elif not _tables.is_installed():
+        options.remark(f"its tables stay lines of text: {_tables.MISSING}")
+        yield None
+    else:
+        with closing(_tables.Tables(path, options)) as tables:
+            yield tables
 
 
 def count_pages(path: Path, options: Options) -> int:
