@@ -44,7 +44,14 @@ def estimate_tokens(text: str) -> int:
 
 def piece_tokens(text: str) -> int:
     """Tokens of a streamed piece: one, unless it is too long for one because an engine joins several."""
-    return 1 if len(text) <= (18 if text.isascii() else 6) else estimate_tokens(text)
+    if text.isascii():
+        return ascii_tokens(len(text))
+    return 1 if len(text) <= 6 else estimate_tokens(text)
+
+
+def ascii_tokens(length: int) -> int:
+    """The same for so many characters of ASCII."""
+    return 1 if length <= 18 else (length + 2) // 3
 
 
 def plan(

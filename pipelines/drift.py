@@ -56,12 +56,19 @@ SMALL_WORDS: Mapping[str, frozenset[str]] = {
         "het een van en is dat niet op te zijn voor met aan door ook worden bij wordt kan moet deze naar uit"
     ),
 }
+_SPEAKS_FOR = {
+    word: tuple(name for name, small in SMALL_WORDS.items() if word in small)
+    for word in frozenset[str]().union(*SMALL_WORDS.values())
+}
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)?")
 _LATIN = re.compile(r"[A-Za-zÀ-ɏ]")
 _HANGUL = re.compile(r"[\uac00-\ud7a3]")
 _CYRILLIC = re.compile(r"[\u0400-\u04ff]")
 _LETTER = re.compile(r"[^\W\d_]")
 _QUOTED = re.compile(r"(?m)^\s*>.*$|「[^」]*」?|『[^』]*』?|“[^”]*”?|«[^»]*»?|\"[^\"\n]*\"?|‘[^’\n]*’|《[^》]*》?")
+#: text in which none of these three patterns can match, but for addresses
+_PLAIN = re.compile(r"[^`<>\[\"「『“«‘《]*")
+_NO_LETTERS = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"))
 _PAIRS = (("「", "」"), ("『", "』"), ("“", "”"), ("«", "»"), ("《", "》"))
 _MARKS = re.compile(r"\[(?:citation|webpage)?[\s:：\d,]*\]|https?://\S+|<[^>\n]{1,80}>")
 #: a question that wants another language than its own, or is about languages
@@ -78,7 +85,10 @@ _WANTS_ANOTHER = re.compile(
 def latin_language(text: str, least: int = 3) -> str:
     """The language of text in Latin letters by its small words; "" if fewer than `least` speak for one."""
     words = [word.lower() for word in _WORD.findall(text)]
-    counts = {name: sum(word in small for word in words) for name, small in SMALL_WORDS.items()}
+    counts = dict.fromkeys(SMALL_WORDS, 0)
+    for word in words:
+        for name in _SPEAKS_FOR.get(word, ()):
+            counts[name] += 1
     best, second = sorted(counts.values(), reverse=True)[:2]
     if best < least or best * 2 < second * 3 or best * 8 < len(words):
         return ""
@@ -165,6 +175,11 @@ class LanguageGuard:
         if len(text) < enough // 2 or self._off:
             return ""
         text = _prose(text)
+        if text.isascii():  # the same as below, several times cheaper
+            return self._other_latin(text) if _ascii_letters(text) >= enough else ""
+        return self._judge_scripts(text, enough)
+
+    def _judge_scripts(self, text: str, enough: int) -> str:
         letters = len(_LETTER.findall(text))
         kana, han, hangul = (len(script.findall(text)) for script in (KANA, HAN, _HANGUL))
         if letters < enough and kana + han + hangul < enough // 2:
@@ -207,8 +222,14 @@ def _trimmed(text: str) -> str:
 
 def _prose(text: str) -> str:
     """Text without code, quotes, addresses and marks."""
+    if _PLAIN.fullmatch(text) and "http" not in text:
+        return text
     return _QUOTED.sub(" ", _MARKS.sub(" ", CODE.sub(" ", text)))
 
 
 def _mostly(script: re.Pattern[str], text: str) -> bool:
     return len(script.findall(text)) * 2 > len(_LETTER.findall(text))
+
+
+def _ascii_letters(text: str) -> int:
+    return len(text.encode().translate(None, _NO_LETTERS))

@@ -30,7 +30,7 @@ class CodeTracker:
 
     def advance(self, text: str) -> None:
         """Follow the next piece of text."""
-        if self._run == 0 and "`" not in text and "~" not in text:
+        if self._run == 0 and "`" not in text and ("~" not in text or _few_tildes(text)):
             self._plain(text)
             return
         for token in _TOKEN.findall(text):
@@ -79,3 +79,8 @@ class CodeTracker:
                 self._fence = ""
         elif char == "`":
             self._inline = 0 if self._inline == run else self._inline or run
+
+
+def _few_tildes(text: str) -> bool:
+    """Whether no run of tildes in it, as it ends, is long enough for a fence ("about ~5 km", "~/path")."""
+    return "~~~" not in text and not text.endswith("~")

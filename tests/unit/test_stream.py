@@ -120,7 +120,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 TAGS = ["<think>", "</think>", "<", "/think>", "[citation:1]", "[", "1]", "【2】", "citation:3", "`", "```", "~~~"]
-PLAIN = ["word ", " word", "word", "日本", "。", " ", "\n", "\n\n", "é", "a/b", "\u2028", "content", "x" * 40]
+PLAIN = ["", "word ", " word", "word", "日本", "。", " ", "\n", "\n\n", "é", "a/b", "\u2028", "content", "x" * 40]
 WORDS = st.sampled_from([*TAGS, *PLAIN, '"', "\\", "\t", "\x00", '"content":"'])
 TEXTS = st.lists(st.tuples(st.sampled_from(["content", "content", "content", "reasoning"]), WORDS), max_size=25)
 
