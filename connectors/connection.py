@@ -48,8 +48,13 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(ModelUnavailable(f"what came is not HTTP ({error})"))
-        if self._sink is None:
+        sink, body = self._sink, self._body
+        if sink is None:
             self._wake()
+        elif len(body) == 1 and not (self._held or self._paused or self.complete or self.lost):  # the usual case
+            self._heard = True
+            self._waiting = 0
+            sink(body.pop())
         else:
             self._pour()
 

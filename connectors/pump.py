@@ -12,7 +12,8 @@ from connectors.stream import Relay
 from connectors.upstream import Answer
 from pipelines.errors import RagError
 
-Send = Callable[[bytes], Awaitable[None]]
+#: sends bytes; what it returns, if anything, is to be awaited before it is called again
+Send = Callable[[bytes], Awaitable[None] | None]
 
 
 class Rest:
@@ -90,7 +91,7 @@ class Pump:
         relay = self._relay
         try:
             frames = relay.feed(data)
-            if frames and (rest := begin(self._send(frames))) is not None:
+            if frames and (work := self._send(frames)) is not None and (rest := begin(work)) is not None:
                 self._rest = rest
                 self._answer.hold(True)
                 self._wake()
@@ -115,5 +116,5 @@ async def pump(answer: Answer, relay: Relay, send: Send) -> None:
     Whatever came while `send` waited goes out in one piece.
     """
     await Pump(answer, relay, send).run()
-    if frames := relay.finish():
-        await send(frames)
+    if (frames := relay.finish()) and (work := send(frames)) is not None:
+        await work

@@ -97,6 +97,7 @@ def create_app(settings: Settings) -> FastAPI:
             app.state.mcp = Mcp(app)
             gc.collect()
             gc.freeze()  # what is there now stays: looking through it again and again costs every request
+            gc.set_threshold(20_000, 20, 20)
             try:
                 yield
             finally:
@@ -138,6 +139,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM; open streams get 5 s to end."""
     import uvicorn
 
+    from services.client import Protocol
     from services.telemetry import configure_logging
 
     configure_logging(settings.log)
@@ -145,6 +147,7 @@ def run(settings: Settings) -> None:
         create_app(settings),
         host=settings.server.host,
         port=settings.server.port,
+        http=Protocol,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=5,

@@ -6,8 +6,9 @@ is cancelled, up to the connection to the model server.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from connectors.relaying import relay
 from pipelines.errors import RagError
 from pipelines.generation import Generation
 from pipelines.types import Event, Finish
+from services.client import Client, client_of
 
 #: seconds in which the model server may still refuse before we commit to a 200
 PATIENCE = 3.0
@@ -43,6 +45,7 @@ class StreamedCompletion(Response):
         ]
         self._completion = completion
         self._send: Send
+        self._client: Client | None = None
         self._begun = self._ended = self._gone = False
         self._frames = 0  # sent so far
         self._timer: asyncio.TimerHandle | None = None
@@ -58,10 +61,10 @@ class StreamedCompletion(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it. Raises RagError where nothing was sent yet."""
-        self._send = send
+        self._send, self._client = send, client_of(scope)
         work = asyncio.current_task()
         assert work is not None
-        watch = asyncio.ensure_future(self._watch(receive, work))
+        unwatch = self._watch(receive, work)
         self._look_after(PATIENCE, 0.0)
         try:
             async with aclosing(self.events) as events:
@@ -77,15 +80,17 @@ class StreamedCompletion(Response):
                 raise
         finally:
             self._ended = True
-            watch.cancel()
+            unwatch()
             if self._timer is not None:
                 self._timer.cancel()
 
-    def _pour(self, frames: bytes) -> Awaitable[None]:
+    def _pour(self, frames: bytes) -> Awaitable[None] | None:
         """What `_write` does, without a coroutine of its own for each chunk."""
         if not self._begun:
             return self._write(frames)
         self._frames += 1
+        if self._client is not None:
+            return self._client.write(frames)
         return self._send({"type": "http.response.body", "body": frames, "more_body": True})
 
     async def _write(self, frames: bytes, last: bool = False) -> None:
@@ -94,13 +99,27 @@ class StreamedCompletion(Response):
         if not self._begun:
             self._begun = True
             frames = self._completion.opening() + frames
+            if self._client is not None and not last:
+                if (waits := self._client.open(self.raw_headers, frames)) is not None:
+                    await waits
+                return
             await self._send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         await self._send({"type": "http.response.body", "body": frames, "more_body": not last})
 
-    async def _watch(self, receive: Receive, work: asyncio.Task[None]) -> None:
+    def _watch(self, receive: Receive, work: asyncio.Task[None]) -> Callable[[], object]:
+        """Stop the work when the client leaves; what is returned ends that."""
+        if self._client is None:
+            return asyncio.ensure_future(self._until_gone(receive, work)).cancel
+        self._client.on_leaving(partial(self._leave, work))
+        return partial(self._client.on_leaving, None)
+
+    async def _until_gone(self, receive: Receive, work: asyncio.Task[None]) -> None:
         message: Message = {"type": ""}
         while message["type"] != "http.disconnect":
             message = await receive()
+        self._leave(work)
+
+    def _leave(self, work: asyncio.Task[None]) -> None:
         if not self._ended:
             self._gone = True
             work.cancel()

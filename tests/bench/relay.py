@@ -18,7 +18,8 @@ from tests.conftest import SHARED
 ROOT = Path(__file__).parents[2]
 UVICORN = "--loop uvloop --http httptools --no-access-log --log-level warning"
 PORTS = {"deepwell": 18973, "relay": 18976, "fastapi+httpx": 18974, "lcel": 18975}
-APPS = {"deepwell": "--factory tests.bench.relay_service:create", "relay": "tests.bench.relay_app:app"}
+APPS = {"deepwell": "tests.bench.relay_service {port}", "relay": "tests.bench.relay_app {port}"}
+PEER = f"uvicorn tests.bench.relay_peer:app --port {{port}} {UVICORN}"
 #: times that each peer is to cost of ours
 PEERS = {"fastapi+httpx": 10.0, "lcel": 30.0}
 #: the floor of the machine on which the targets were set: µs a request
@@ -40,8 +41,8 @@ def measure(names: list[str], *options: str) -> Lines:
         command += ["--model", "deepwell"]
         for name in names:
             environment = f"PEER={name.rpartition('+')[2]} PYTHONPATH={ROOT} DEEPWELL_DATA_DIR={folder}/data"
-            app = APPS.get(name, "tests.bench.relay_peer:app")
-            start = f"env {environment} {sys.executable} -m uvicorn {app} --port {PORTS[name]} {UVICORN}"
+            module = APPS.get(name, PEER).format(port=PORTS[name])
+            start = f"env {environment} {sys.executable} -m {module}"
             command += ["--proxy", f"{name}={PORTS[name]}", "--cmd", f"{name}={start}"]
         subprocess.run([*command, *options, "--json", str(out)], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         return [json.loads(line) for line in out.read_text().splitlines()]

@@ -1,16 +1,22 @@
-"""What the relay bench measures: the token path alone behind a key, as a raw ASGI app on uvicorn."""
+"""What the relay bench measures: the token path alone behind a key, as a raw ASGI app on uvicorn.
+
+`python -m tests.bench.relay_app PORT`
+"""
 
 import hmac
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import orjson
+import uvicorn
 
 from connectors.frames import Frames
 from connectors.pump import pump
 from connectors.stream import Relay
 from connectors.upstream import Upstream
 from connectors.wire import read_openai
+from services.client import Protocol, client_of
 
 KEY = b"Bearer test"
 UPSTREAM_PORT = 9001
@@ -43,14 +49,15 @@ async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> 
         frames = Frames(root)
         relay = Relay(frames, read_openai)
         headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-
-        async def write(piece: bytes) -> None:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-
-        await write(frames.opening)
-        await pump(answer, relay, write)
+        client = client_of(scope)
+        assert client is not None
+        client.open(headers, frames.opening)
+        await pump(answer, relay, client.write)
         await answer.finish()
         end = {"index": 0, "delta": {}, "finish_reason": relay.reason or "stop"}
         last = b"data: " + orjson.dumps({**root, "choices": [end]}) + b"\n\ndata: [DONE]\n\n"
         await send({"type": "http.response.body", "body": last})
+
+
+if __name__ == "__main__":
+    uvicorn.run(app, port=int(sys.argv[1]), http=Protocol, access_log=False, log_config=None)

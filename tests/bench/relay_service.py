@@ -1,15 +1,13 @@
 """What the relay bench measures: the real service, its chat model behind the harness's upstream, a key in its store.
 
-`DEEPWELL_DATA_DIR=… uvicorn --factory tests.bench.relay_service:create`
+`DEEPWELL_DATA_DIR=… python -m tests.bench.relay_service PORT`
 """
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
-
-from fastapi import FastAPI
+import sys
 
 from pipelines.errors import Conflict
-from services.app import create_app
+from services.app import run
 from services.settings import Settings, load_settings
 from services.store.store import Store
 
@@ -26,10 +24,11 @@ async def make_key(settings: Settings) -> None:
             return
 
 
-def create() -> FastAPI:
-    """The application."""
+def main(port: str) -> None:
+    """Serve as `deepwell up` does."""
     settings = load_settings(
         {
+            "server.port": port,
             "chat.server": "openai",
             "chat.url": UPSTREAM,
             "chat.model": "deepseek-r1:7b",
@@ -37,6 +36,9 @@ def create() -> FastAPI:
             "index.url": "http://127.0.0.1:9",  # plain chat asks no index
         }
     )
-    with ThreadPoolExecutor(1) as thread:  # uvicorn calls this inside its loop
-        thread.submit(asyncio.run, make_key(settings)).result()
-    return create_app(settings)
+    asyncio.run(make_key(settings))
+    run(settings)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
