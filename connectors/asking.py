@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from connectors.bodies import number, whole, words_of
-from pipelines.answer import Options
+from connectors.tools import tools_of
 from pipelines.thinking import thinking_of
+from pipelines.turn import Options
 
 
 def options_of(data: Mapping[str, Any], sampling: Mapping[str, Any] | None = None) -> Options:
@@ -21,4 +22,5 @@ def options_of(data: Mapping[str, Any], sampling: Mapping[str, Any] | None = Non
         thinking=wish.on,
         thinking_budget=wish.budget,
         effort=wish.effort,
+        tools=tools_of(data),
     )

@@ -1,7 +1,7 @@
 """Request bodies of the protocols we serve, read as leniently as their clients need."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,17 +92,25 @@ def words_of(value: object) -> tuple[str, ...]:
     return tuple(each for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
-def ignored(data: Mapping[str, Any], guards_sampling: bool) -> list[str]:
+def ignored(data: Mapping[str, Any], guards_sampling: bool, effective: Container[str] = ()) -> list[str]:
     """Names of parameters that were sent and have no effect, for the header X-Ignored-Params.
 
-    `guards_sampling`: the family in force keeps its own temperature and top-p (see pipelines.profiles).
+    `guards_sampling`: the family in force keeps its own temperature and top-p (see pipelines.profiles). `effective`
+    are names that are not passed on everywhere, but here.
     """
-    names = [name for name, neutral in _NEUTRAL.items() if data.get(name) not in (None, *neutral)]
+    names = [
+        name for name, neutral in _NEUTRAL.items() if data.get(name) not in (None, *neutral) and name not in effective
+    ]
     if guards_sampling and data.get("free_sampling") is not True:
         names += [name for name in ("temperature", "top_p") if data.get(name) is not None]
     return sorted(names)
 
 
+#: Ollama's options of loading and of samplers; the window is Deepwell's own setting
+OLLAMA_OPTIONS = (
+    "num_ctx", "num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "use_mmap", "typical_p", "repeat_last_n",
+    "repeat_penalty", "tfs_z", "mirostat", "mirostat_eta", "mirostat_tau", "penalize_newline",
+)  # fmt: skip
 #: parameters of the protocols that Deepwell does not pass on, with the values at which that makes no difference
 _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
@@ -113,7 +121,21 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "n": (1,),
     "response_format": ({"type": "text"},),
     "tools": ([],),
+    "tool_choice": ("auto", "none"),
+    "parallel_tool_calls": (True,),
     "functions": ([],),
+    "function_call": ("auto", "none"),
+    "text": ({}, {"format": {"type": "text"}}),
+    "truncation": ("disabled",),
+    "suffix": ("",),
+    "echo": (False,),
+    "best_of": (1,),
+    "format": ("",),
+    "keep_alive": (),
+    "raw": (False,),
+    "template": ("",),
+    "context": ([],),
+    **dict.fromkeys(OLLAMA_OPTIONS, ()),
     "top_k": (-1, 0),
     "min_p": (0,),
     "repetition_penalty": (1,),

@@ -74,6 +74,11 @@ class ServedChat(BaseChatModel):
         upstream = Upstream(self.url, api_key=key, timeout=self.timeout or 300.0)
         return ServedModel(upstream, self.engine, self.model, self.context)
 
+    @property
+    def refuses_tools(self) -> bool:
+        """Whether the server has refused tools, which are left out since."""
+        return self.served.refuses_tools
+
     def stream_deltas(
         self, messages: Sequence[BaseMessage], *, stop: Sequence[str] = (), **arguments: Any
     ) -> AsyncGenerator[Delta, None]:

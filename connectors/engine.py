@@ -33,6 +33,10 @@ class Request:
     effort: str | None = None
     tools: Sequence[dict[str, Any]] = ()
     tool_choice: Any = None
+    #: whether several calls may come in one turn
+    parallel_tool_calls: bool | None = None
+    #: how long the model stays loaded, in Ollama's words
+    keep_alive: str | int | float | None = None
     #: fields for this server, sent as they are
     extra: dict[str, Any] | None = None
 
@@ -64,6 +68,8 @@ class Engine:
     read_resumed: Callable[[dict[str, Any]], Delta] | None = None
     #: asks whether the server really separates thinking for this model; `separates` is believed where it does not say
     asks_separation: Callable[[Upstream, str], Awaitable[bool | None]] | None = None
+    #: asks whether the model's template has a place for tools, for servers that leave them out in silence
+    takes_tools: Callable[[Upstream], Awaitable[bool]] | None = None
     #: token ids of a text without special tokens, the text of token ids, and the prompt the template makes of messages
     tokenize: Callable[[Upstream, str, str], Awaitable[list[int]]] | None = None
     detokenize: Callable[[Upstream, str, list[int]], Awaitable[str]] | None = None

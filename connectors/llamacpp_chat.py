@@ -41,6 +41,13 @@ def chat(
     )
 
 
+async def takes_tools(upstream: Upstream) -> bool:
+    """Whether the model's template has a place for tools; servers that do not say so are believed to."""
+    async with await upstream.request("GET", "/props", timeout=10.0) as answer:
+        props = await answer.json() if answer.status == 200 else {}
+    return (props.get("chat_template_caps") or {}).get("supports_tools") is not False
+
+
 async def window(upstream: Upstream, model: str) -> int:
     """Tokens of one slot's context (`/props`)."""
     async with await upstream.request("GET", "/props", timeout=10.0) as answer:
@@ -103,6 +110,7 @@ ENGINE = Engine(
     resume=resume,
     read_resumed=read_completion,
     asks_separation=separates_thinking,
+    takes_tools=takes_tools,
     tokenize=tokenize,
     detokenize=detokenize,
     prompt=prompt,

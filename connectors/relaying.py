@@ -39,7 +39,7 @@ async def relay(generation: Generation, frames: Frames, send: Send) -> bool:
             if made.ended:
                 await answer.finish()
     except BadRequest as error:
-        if made.begun() or not served.without_budget(request, error):
+        if made.begun() or not served.without_extras(request, error):
             raise
         return False
     if made.separated:

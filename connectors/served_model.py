@@ -5,6 +5,7 @@ in the first event. Whatever it is, the same deltas come out.
 """
 
 import contextlib
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,6 +22,9 @@ from pipelines.errors import BadRequest, ModelUnavailable, RagError
 from pipelines.reasoning import ReasoningParser
 from pipelines.stops import until_stop
 
+#: words of vLLM ('"auto" tool choice requires --enable-auto-tool-choice …'), Ollama and llama.cpp
+_NO_TOOLS = re.compile(r"--enable-auto-tool-choice|--tool-call-parser|does not support tools|tools param requires")
+
 
 class ServedModel:
     """A model by name on a server of one kind. All calls raise ModelUnavailable, TooManyRequests, BadRequest."""
@@ -35,11 +39,15 @@ class ServedModel:
         self._separates: bool | None = None
         self._asked_separation = 0
         self._keeps_budget: bool | None = None
+        #: the server was started without tools, or its model has no template for them
+        self.refuses_tools = False
+        self._asked_tools = False
 
     async def deltas(self, request: Request) -> AsyncGenerator[Delta, None]:
         """Stream the answer to a request. Closing the generator stops the server.
 
-        A limit of thinking tokens that the server was not started for is left out from then on, and kept by us.
+        A limit of thinking tokens that the server was not started for is left out from then on, and kept by us; so
+        are tools.
         Raises ModelUnavailable, TooManyRequests, BadRequest.
         """
         in_thinking = await self.begins_in_thinking(request)
@@ -49,14 +57,17 @@ class ServedModel:
                     yield delta
             return
         except BadRequest as error:  # in the first event of a 200, before the first delta: vLLM while streaming
-            if not self.without_budget(request, error):
+            if not self.without_extras(request, error):
                 raise
         async with aclosing(self._deltas(request, in_thinking)) as deltas:
             async for delta in deltas:
                 yield delta
 
-    def without_budget(self, request: Request, error: Exception) -> bool:
-        """Whether a refusal is about the limit of thinking tokens, so that the same without it may pass."""
+    def without_extras(self, request: Request, error: Exception) -> bool:
+        """Whether a refusal is about the limit of thinking tokens or about tools, so that the same without may pass."""
+        if request.tools and not self.refuses_tools and isinstance(error, BadRequest) and _NO_TOOLS.search(str(error)):
+            self.refuses_tools = True
+            return True
         budget = request.profile.engine(self.engine.name).budget
         if not budget or not isinstance(error, BadRequest) or budget not in str(error) or self._keeps_budget is False:
             return False
@@ -65,7 +76,8 @@ class ServedModel:
 
     def relayable(self, request: Request) -> bool:
         """Whether the answer's bytes can go to a client as they come; else it is read here, event by event."""
-        return self.engine.framing == "sse" and not self._skips(request) and not self._stops(request)
+        plain = self.engine.framing == "sse" and not request.tools
+        return plain and not self._skips(request) and not self._stops(request)
 
     def note_separation(self) -> None:
         """Remember that thinking came in a field of its own."""
@@ -76,7 +88,9 @@ class ServedModel:
         return self._skip_thinking(request) if self._skips(request) else self.deltas(request)
 
     def _skips(self, request: Request) -> bool:
-        """Whether thinking is to be closed by us before it begins."""
+        """Whether thinking is to be closed by us before it begins. That is a completion of text: no tools in it."""
+        if request.tools:
+            return False
         switch = request.profile.engine(self.engine.name).thinking_off
         return request.thinking is False and request.profile.thinks == "always" and not switch
 
@@ -140,16 +154,22 @@ class ServedModel:
 
     async def ask(self, request: Request) -> Answer:
         """Send a request; the server's 200, its body still to be read. Raises what a refusal means."""
+        if request.tools and not self._asked_tools and self.engine.takes_tools is not None:
+            self.refuses_tools = not await self.engine.takes_tools(self.upstream)
+            self._asked_tools = True
         while True:
             body = self.engine.write(request)
             if self._keeps_budget is False:
                 body.pop(request.profile.engine(self.engine.name).budget, None)
+            if self.refuses_tools:
+                for name in ("tools", "tool_choice", "parallel_tool_calls"):
+                    body.pop(name, None)
             answer = await self.upstream.request("POST", self.engine.path, orjson.dumps(body))
             if answer.status // 100 == 2:
                 return answer
             with contextlib.closing(answer):
                 error = await self._refused(answer, await answer.body())
-            if not self.without_budget(request, error):
+            if not self.without_extras(request, error):
                 raise error
 
     async def begins_in_thinking(self, request: Request) -> bool:

@@ -47,19 +47,26 @@ def _with_instructions(instructions: list[str], content: Any) -> Any:
 
 def _entry(message: BaseMessage, profile: Profile) -> dict[str, Any]:
     simple = isinstance(message.content, str) and message.type in _ROLES
-    if not simple or (isinstance(message, AIMessage) and message.tool_calls):
+    # as they were written: LangChain reads their arguments, and drops what is no JSON
+    written = message.additional_kwargs.get("tool_calls") if isinstance(message, AIMessage) else None
+    called = bool(written or (isinstance(message, AIMessage) and message.tool_calls))
+    if not simple or (called and not written):
         (entry,) = convert_to_openai_messages([message])
     else:
         entry = {"role": _ROLES.get(message.type, message.type), "content": message.content}
+    if written:
+        entry["tool_calls"] = written
     if isinstance(message, AIMessage):
         if isinstance(entry.get("content"), str):
             entry["content"] = strip_reasoning(entry["content"])
         reasoning = message.additional_kwargs.get("reasoning_content")
-        if reasoning and message.tool_calls and profile.history == "tool_turns_keep_reasoning":
+        if reasoning and called and profile.history == "tool_turns_keep_reasoning":
             entry["reasoning_content"] = reasoning
     return dict(entry)
 
 
+#: fields of a request with tools
+_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
 _ROLES = {"human": "user", "ai": "assistant", "system": "system"}
 
 
@@ -69,13 +76,11 @@ def write_openai(request: Request, engine: str) -> dict[str, Any]:
     body: dict[str, Any] = {"model": request.model, "messages": request.messages, "stream": request.stream}
     if request.stream:
         body["stream_options"] = {"include_usage": True}
-    for name in ("max_tokens", "temperature", "top_p", "seed", "tool_choice"):
+    for name in ("max_tokens", "temperature", "top_p", "seed", *(_TOOLS if request.tools else ())):
         if (value := getattr(request, name)) is not None:
             body[name] = value
     if request.stop:
         body["stop"] = list(request.stop)
-    if request.tools:
-        body["tools"] = list(request.tools)
     if request.thinking is not None:
         body |= rule.thinking_on if request.thinking else rule.thinking_off
     elif request.profile.thinks == "switch":

@@ -5,66 +5,28 @@
 Without knowledge bases the same is a plain chat. The stand-in model is never let speak: it answers in quotes.
 """
 
-import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
-from typing import Any
 
 from langchain_core.language_models import BaseChatModel
 
 from pipelines import extract, phrases
 from pipelines.adaptive import decisive
-from pipelines.budget import Budget, plan
+from pipelines.budget import Budget, message_tokens, plan
 from pipelines.citations import CitationParser
 from pipelines.delta import streams_deltas
 from pipelines.drift import LanguageGuard
-from pipelines.errors import BadRequest
 from pipelines.generate import generate
-from pipelines.generation import Generation, Relaying
-from pipelines.language import Language, detect
+from pipelines.generation import Generation
 from pipelines.neighbours import with_context
 from pipelines.profiles import Profile
-from pipelines.prompts import Order, ordered, search_prompt
+from pipelines.prompts import ordered, search_prompt
 from pipelines.rag import Rag
-from pipelines.reasoning import strip_reasoning
 from pipelines.retrieve import retrieve
-from pipelines.types import Caller, Event, Finish, Hit, Message, Reasoning, Sources, Text
-
-#: a question shorter than this is looked up with the one before; in characters, of which Japanese and Chinese count 3
-FOLLOW_UP = 60
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How to answer; every default is the profile's or Deepwell's."""
-
-    candidates: int = 50
-    min_score: float = 0.0
-    #: passages before and after each hit that the model reads with it, where the window has room
-    neighbours: int = 0
-    temperature: float | None = None
-    top_p: float | None = None
-    seed: int | None = None
-    stop: tuple[str, ...] = ()
-    #: False skips thinking where the family can
-    thinking: bool | None = None
-    #: tokens of thinking at most
-    thinking_budget: int | None = None
-    #: the client's word for it, sent to engines that take one
-    effort: str = ""
-    #: skip thinking where the evidence for one passage is decisive and the client says nothing about thinking
-    adaptive: bool = False
-    #: the client's temperature counts even for a family that guards its own
-    free_sampling: bool = False
-    #: answer in this language whatever the question's
-    answer_in: Language | None = None
-    #: "canonical" numbers passages by document and place, for engines with a prefix cache
-    order: Order = "score"
-    today: date | None = None
-    #: writes the model's answer to the client past the events
-    relay: Relaying | None = None
+from pipelines.turn import Options, Turn, begin
+from pipelines.types import Caller, Event, Hit, Message, Sources, Text
 
 
 async def answer(
@@ -78,14 +40,14 @@ async def answer(
     max_tokens: int = 4096,
     options: Options | None = None,
 ) -> AsyncGenerator[Event, None]:
-    """Answer the last user message. Yields Sources, then Reasoning and Text as they come, then Finish.
+    """Answer the last user message. Yields Sources, then Reasoning, Text and ToolCallPiece as they come, then Finish.
 
     An empty list of knowledge bases is a plain chat. What `options.relay` writes to the client by itself is not among
     the events. Raises BadRequest (no question, or one longer than the window),
     what retrieval raises, ModelUnavailable and TooManyRequests; before the first Text wherever the cause is known by
     then. Closing the iterator stops the model.
     """
-    turn = Turn(messages, options or Options())
+    turn = begin(messages, options or Options(), profile)
     hits = await find(rag, caller, turn, knowledge_base_ids, top_k)
     async with aclosing(respond(rag, turn, hits, profile, max_tokens)) as events:
         async for event in events:
@@ -118,7 +80,7 @@ async def respond(
     rag: Rag, turn: "Turn", hits: tuple[Hit, ...] | None, profile: Profile, max_tokens: int
 ) -> AsyncGenerator[Event, None]:
     """The events of the answer to a turn from its passages."""
-    if hits == ():
+    if hits == () and turn.options.tools is None:
         yield Sources(hits=())
         yield Text(phrases.NOTHING_FOUND[turn.language])
         yield turn.finish(abstained=True)
@@ -129,6 +91,7 @@ async def respond(
     else:
         if turn.options.adaptive and turn.options.thinking is None and decisive(hits or ()):
             turn.options = replace(turn.options, thinking=False)
+        tools = turn.options.tools
         budget = plan(
             turn.question,
             hits or (),
@@ -136,64 +99,13 @@ async def respond(
             window=await context_window(rag.chat, profile),
             max_tokens=max_tokens,
             thinking=turn.options.thinking_budget,
+            beside=sum(map(message_tokens, turn.after)) + (tools.tokens() if tools is not None else 0),
         )
         yield Sources(hits=budget.hits)
         events = _write(rag, turn, budget, profile)
     async with aclosing(events):
         async for event in events:
             yield event
-
-
-@dataclass(slots=True)
-class Turn:
-    """What is asked, and the clock of its answer."""
-
-    messages: Sequence[Message]
-    options: Options
-    question: str = ""
-    history: tuple[Message, ...] = ()
-    language: Language = "en"
-    looked_up: str = ""
-    timings: dict[str, float] = field(default_factory=dict)
-    _began: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        last = next((i for i in reversed(range(len(self.messages))) if self.messages[i].role == "user"), -1)
-        if last < 0 or not self.messages[last].content.strip():
-            raise BadRequest("there is no question: the conversation needs a user message with text in it")
-        self.question = self.messages[last].content.strip()
-        self.history = tuple(clean(message) for message in self.messages[:last])
-        self.language = self.options.answer_in or detect(self.question)
-        self.looked_up = look_up(self.question, self.history)
-
-    def mark(self, step: str) -> None:
-        """Note the seconds since the beginning, once for each step."""
-        self.timings.setdefault(step, round(time.perf_counter() - self._began, 4))
-
-    def finish(self, **fields: Any) -> Finish:
-        """The end, with the timings."""
-        self.mark("first_token")
-        self.mark("total")
-        return Finish(timings=self.timings, **fields)
-
-
-def clean(message: Message) -> Message:
-    """An earlier turn as it may go upstream: an assistant's without its thinking."""
-    if message.role != "assistant":
-        return message
-    return replace(message, content=strip_reasoning(message.content))
-
-
-def look_up(question: str, history: Sequence[Message]) -> str:
-    """What to search for: the question; for a short one in a conversation ("and in 2024?") with the one before it.
-
-    No model rewrites it: with a thinking model that takes longer than the answer (RAGFlow issue 4509).
-    """
-    before = next((message.content for message in reversed(history) if message.role == "user"), "")
-    if not before or len(question) >= FOLLOW_UP:
-        return question
-    length = sum(3 if character > "\u2e80" else 1 for character in question)
-    return f"{before.strip()[:400]}\n{question}" if length < FOLLOW_UP else question
 
 
 async def context_window(chat: BaseChatModel, profile: Profile) -> int:
@@ -224,14 +136,14 @@ async def _write(rag: Rag, turn: Turn, budget: Budget, profile: Profile) -> Asyn
         options=turn.options,
         language=turn.language,
         citing=parser,
-        guard=LanguageGuard(turn.language, turn.question, fixed=turn.options.answer_in is not None),
+        guard=language_guard(turn),
         relay=turn.options.relay,
     )
     written = generation.written
     async with aclosing(generate(generation)) as pieces:
         async for piece in pieces:
             turn.mark("first_token")
-            if isinstance(piece, Reasoning):
+            if not isinstance(piece, Text):
                 yield piece
             elif text := piece.text if parser is None else parser.feed(piece.text):
                 written.append(text)
@@ -239,17 +151,17 @@ async def _write(rag: Rag, turn: Turn, budget: Budget, profile: Profile) -> Asyn
     if parser is not None and (rest := parser.close()):
         written.append(rest)
         yield Text(rest)
-    if not "".join(written).strip():
+    if not generation.calls and not "".join(written).strip():
         yield Text(generation.apology())
     citations = parser.citations() if parser else ()
-    warnings = [*budget.warnings, *generation.warnings]
+    warnings = [*turn.warnings, *budget.warnings, *generation.warnings]
     if parser is not None and parser.dropped:
         warnings.append(f"{parser.dropped} citations of passages that do not exist were dropped")
     yield turn.finish(
         reason=generation.reason,
         usage=generation.usage,
         citations=citations,
-        abstained=bool(budget.hits) and not citations and abstains("".join(written)),
+        abstained=bool(budget.hits) and not citations and not generation.calls and abstains("".join(written)),
         warnings=tuple(warnings),
     )
 
@@ -268,7 +180,14 @@ def prompt_messages(turn: Turn, budget: Budget, profile: Profile) -> list[Messag
         )
     elif turn.options.answer_in is not None:
         content += "\n\n" + phrases.WRITE_IN[turn.options.answer_in].format(language="English")
-    return [*messages, Message(role="user", content=content)]
+    return [*messages, Message(role="user", content=content), *turn.after]
+
+
+def language_guard(turn: Turn) -> LanguageGuard | None:
+    """Watches the answer's language; not among tools, where a sentence before a call is no answer yet."""
+    if turn.options.tools is not None or turn.after:
+        return None
+    return LanguageGuard(turn.language, turn.question, fixed=turn.options.answer_in is not None)
 
 
 def abstains(text: str) -> bool:

@@ -42,6 +42,12 @@ def estimate_tokens(text: str) -> int:
     return wide + (len(text) - wide + 2) // 3
 
 
+def message_tokens(message: Message) -> int:
+    """Tokens of a turn, its calls of tools and the template's share included."""
+    called = sum(estimate_tokens(call.name + call.arguments) + MESSAGE_TOKENS for call in message.tool_calls)
+    return estimate_tokens(message.content) + estimate_tokens(message.reasoning) + called + MESSAGE_TOKENS
+
+
 def piece_tokens(text: str) -> int:
     """Tokens of a streamed piece: one, unless it is too long for one because an engine joins several."""
     if text.isascii():
@@ -62,20 +68,24 @@ def plan(
     window: int,
     max_tokens: int,
     thinking: int | None,
+    beside: int = 0,
 ) -> Budget:
     """Choose what goes into a window of `window` tokens: the question always, then passages, then history.
 
     `thinking` is a wished limit of thinking tokens; whatever it is, a part of `max_tokens` stays for the answer.
-    Raises BadRequest if the question alone is too long.
+    `beside` are tokens of what goes along with the question in any case: tools, and their results since it was asked.
+    Raises BadRequest if these alone are too long.
     """
     completion = max(1, min(max_tokens, int(window * COMPLETION_SHARE)))
-    room = window - completion - estimate_tokens(question) - MESSAGE_TOKENS - (TEMPLATE_TOKENS if hits else 0)
+    needed = estimate_tokens(question) + beside
+    room = window - completion - needed - MESSAGE_TOKENS - (TEMPLATE_TOKENS if hits else 0)
     if room < 0:
         completion = max(1, completion + room)
         room = 0
         if completion < min(max_tokens, 64):
+            what = "question, tools and their results have" if beside else "the question has"
             raise BadRequest(
-                f"the question has about {estimate_tokens(question)} tokens, too many for a window of {window}. "
+                f"{what} about {needed} tokens, too many for a window of {window}. "
                 "Shorten it, add it as a document, or use a model with a larger window"
             )
     kept, used = _passages(hits, room)
@@ -140,10 +150,10 @@ def _history(history: Sequence[Message], room: int) -> tuple[Message, ...]:
     """The latest turns that fit, beginning with a user's."""
     kept: list[Message] = []
     for message in reversed(history):
-        room -= estimate_tokens(message.content) + MESSAGE_TOKENS
+        room -= message_tokens(message)
         if room < 0:
             break
         kept.append(message)
-    while kept and kept[-1].role == "assistant":
+    while kept and kept[-1].role in ("assistant", "tool"):
         kept.pop()
     return tuple(reversed(kept))

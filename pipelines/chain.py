@@ -4,16 +4,19 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import orjson
 from langchain_core.language_models import LanguageModelInput
-from langchain_core.messages import AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, ToolMessage
 from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableGenerator, RunnableLambda
 
-from pipelines.answer import Options, Turn, find, respond
+from pipelines.answer import find, respond
 from pipelines.profiles import Profile
 from pipelines.rag import Rag
-from pipelines.types import Caller, Event, Finish, Hit, Message, Reasoning, Role, Sources, Text
+from pipelines.turn import Options, Turn, begin
+from pipelines.types import Caller, Event, Finish, Hit, Message, Reasoning, Role, Sources, Text, ToolCall, ToolCallPiece
 
 _ROLES: dict[str, Role] = {"human": "user", "ai": "assistant", "system": "system", "tool": "tool"}
 
@@ -35,7 +38,7 @@ def chain(
     """
 
     def read_question(given: LanguageModelInput) -> Turn:
-        return Turn(as_messages(given), options or Options())
+        return begin(as_messages(given), options or Options(), profile)
 
     async def retrieve_passages(turn: Turn) -> tuple[Turn, tuple[Hit, ...] | None]:
         return turn, await find(rag, caller, turn, knowledge_base_ids, top_k)
@@ -58,7 +61,21 @@ def as_messages(given: LanguageModelInput) -> list[Message]:
     if isinstance(given, PromptValue):
         given = given.to_messages()
     messages = [m if isinstance(m, BaseMessage) else HumanMessage(str(m)) for m in given]
-    return [Message(role=_ROLES.get(message.type, "user"), content=message.text) for message in messages]
+    return list(map(_message, messages))
+
+
+def _message(message: BaseMessage) -> Message:
+    role, text = _ROLES.get(message.type, "user"), message.text
+    if isinstance(message, ToolMessage):
+        return Message(role=role, content=text, tool_call_id=message.tool_call_id, name=message.name or "")
+    if not isinstance(message, AIMessage) or not message.tool_calls:
+        return Message(role=role, content=text)
+    calls = [
+        ToolCall(id=call["id"] or "", name=call["name"], arguments=orjson.dumps(call["args"]).decode())
+        for call in message.tool_calls
+    ]
+    thought = message.additional_kwargs.get("reasoning_content") or ""
+    return Message(role=role, content=text, tool_calls=tuple(calls), reasoning=thought)
 
 
 def as_chunk(event: Event, sources: Sequence[Hit]) -> AIMessageChunk:
@@ -67,6 +84,9 @@ def as_chunk(event: Event, sources: Sequence[Hit]) -> AIMessageChunk:
         return AIMessageChunk(content="", additional_kwargs={"reasoning_content": event.text})
     if isinstance(event, Text):
         return AIMessageChunk(content=event.text)
+    if isinstance(event, ToolCallPiece):
+        piece = tool_call_chunk(name=event.name or None, args=event.arguments, id=event.id or None, index=event.index)
+        return AIMessageChunk(content="", tool_call_chunks=[piece])
     assert isinstance(event, Finish)
     usage = event.usage
     metadata: dict[str, Any] = {

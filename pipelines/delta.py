@@ -33,6 +33,11 @@ class DeltaChat(Protocol):
     All raise ModelUnavailable, TooManyRequests and BadRequest.
     """
 
+    @property
+    def refuses_tools(self) -> bool:
+        """Whether tools were offered and the server cannot take them; they are left out then."""
+        ...
+
     def stream_deltas(
         self, messages: Sequence[BaseMessage], *, stop: Sequence[str] = (), **arguments: Any
     ) -> AsyncGenerator[Delta, None]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 from pipelines import phrases
 from pipelines.budget import answer_reserve, piece_tokens
@@ -18,17 +18,24 @@ from pipelines.drift import LanguageGuard
 from pipelines.errors import BadRequest
 from pipelines.generation import Generation
 from pipelines.reasoning import Piece, ReasoningParser
-from pipelines.types import Message, Reasoning, Text, Usage
+from pipelines.types import Message, Reasoning, Text, ToolCallPiece, Usage
+
+Part = Piece | ToolCallPiece
 
 
-async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
-    """Reasoning and Text as they come. Raises what the chat model raises. Fills `generation` with how it ended."""
+async def generate(generation: Generation) -> AsyncGenerator[Part, None]:
+    """Reasoning, Text and ToolCallPiece as they come. Fills `generation` with how it ended.
+
+    Raises what the chat model raises.
+    """
     if generation.relay is None or not await generation.relay(generation):
         async with aclosing(_first(generation)) as pieces:
             async for piece in pieces:
                 yield piece
     if generation.thoughts and generation.options.thinking is False and generation.profile.thinks == "always":
         generation.warnings.append("the model server cannot make this model skip its thinking")
+    if generation.options.tools is not None and streams_deltas(generation.chat) and generation.chat.refuses_tools:
+        generation.warnings.append("the model server takes no tools: they were left out")
     if generation.guard is not None and generation.guard.drifted:
         rest = _repair(generation, generation.guard)
     elif not generation.answered and generation.thoughts and (generation.cut or generation.reason == "length"):
@@ -44,15 +51,16 @@ async def generate(generation: Generation) -> AsyncGenerator[Piece, None]:
             yield piece
 
 
-async def _first(generation: Generation) -> AsyncGenerator[Piece, None]:
+async def _first(generation: Generation) -> AsyncGenerator[Part, None]:
     """What the model writes by itself, up to the limit of its thinking or to a wrong language."""
     guard = generation.guard
     async with aclosing(_deltas(generation)) as deltas:
         async for delta in deltas:
             for piece in _pieces(generation, delta):
-                shown = guard.feed(piece.text) if guard is not None and isinstance(piece, Text) else piece.text
-                if shown:
-                    yield piece if shown == piece.text else Text(shown)
+                if guard is None or not isinstance(piece, Text):
+                    yield piece
+                elif shown := guard.feed(piece.text):
+                    yield Text(shown)
             if guard is not None and guard.drifted:
                 return
             if delta.reasoning and generation.over():
@@ -83,9 +91,9 @@ async def _from_langchain(chunks: AsyncIterator[AIMessageChunk]) -> AsyncIterato
         yield delta
 
 
-def _pieces(generation: Generation, delta: Delta) -> list[Piece]:
+def _pieces(generation: Generation, delta: Delta) -> list[Part]:
     """What a delta shows, counted."""
-    pieces: list[Piece] = []
+    pieces: list[Part] = []
     if delta.reasoning:
         generation.thoughts.append(delta.reasoning)
         generation.thought_tokens += piece_tokens(delta.reasoning)
@@ -93,13 +101,17 @@ def _pieces(generation: Generation, delta: Delta) -> list[Piece]:
     if delta.content:
         generation.answered = True
         pieces.append(Text(delta.content))
+    for call in delta.tool_calls or ():
+        generation.answered = True
+        index, made = call.get("index") or 0, (call.get("id"), call.get("name"), call.get("args"))
+        pieces.append(generation.calls.take(index, *(each or "" for each in made)))
     if delta.usage:
         generation.note_usage(delta.usage)
     generation.note_reason(delta.finish_reason)
     return pieces
 
 
-async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
+async def _resume(generation: Generation) -> AsyncGenerator[Part, None]:
     """Close the thinking and have the answer written from what was thought."""
     generation.reason = "length"
     spent, prompt = generation.thought_tokens, generation.usage.prompt
@@ -120,7 +132,7 @@ async def _resume(generation: Generation) -> AsyncGenerator[Piece, None]:
         generation.warnings.append(f"thinking was ended after about {spent} tokens, at its limit")
 
 
-async def _repair(generation: Generation, guard: LanguageGuard) -> AsyncGenerator[Piece, None]:
+async def _repair(generation: Generation, guard: LanguageGuard) -> AsyncGenerator[Part, None]:
     """Have the answer written again, in the right language: from the same thoughts where the engine can, else anew.
 
     Done once. What was shown in the wrong language stays where it is; a paragraph's end follows it.
@@ -153,7 +165,7 @@ async def _repair(generation: Generation, guard: LanguageGuard) -> AsyncGenerato
 
 async def _continued(
     generation: Generation, messages: list[Message], last: str, tokens: int
-) -> AsyncGenerator[Piece, None]:
+) -> AsyncGenerator[Part, None]:
     """The answer that follows the thoughts so far, ended with `last`. Raises NotImplementedError if impossible."""
     if not streams_deltas(generation.chat):
         raise NotImplementedError("this chat model cannot continue an answer")
@@ -170,7 +182,18 @@ async def _continued(
 
 
 def to_langchain(message: Message) -> BaseMessage:
-    """One of our messages in LangChain's form."""
+    """One of our messages in LangChain's form. A result that belongs to no call is the user's word."""
     if message.role == "system":
         return SystemMessage(message.content)
-    return AIMessage(message.content) if message.role == "assistant" else HumanMessage(message.content)
+    if message.role == "tool" and message.tool_call_id:
+        return ToolMessage(message.content, tool_call_id=message.tool_call_id, name=message.name or None)
+    if message.role != "assistant":
+        return HumanMessage(message.content)
+    if not message.tool_calls:
+        return AIMessage(message.content)
+    calls = [
+        {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+        for call in message.tool_calls
+    ]
+    thought = {"reasoning_content": message.reasoning} if message.reasoning else {}
+    return AIMessage(message.content, additional_kwargs={"tool_calls": calls, **thought})

@@ -12,10 +12,11 @@ from pipelines.citations import CitationParser
 from pipelines.drift import LanguageGuard
 from pipelines.language import Language
 from pipelines.profiles import Profile
+from pipelines.tools import ToolCalls
 from pipelines.types import Message, Usage
 
 if TYPE_CHECKING:
-    from pipelines.answer import Options
+    from pipelines.turn import Options
 
 #: how far over its limit of thinking tokens an engine may go before we cut: engines that keep it themselves need a few
 #: tokens for its end
@@ -48,6 +49,8 @@ class Generation:
     answered: bool = False
     #: thinking was stopped at its limit
     cut: bool = False
+    #: the tools it called
+    calls: ToolCalls = field(default_factory=ToolCalls)
 
     def apology(self) -> str:
         """What is said instead of nothing."""
@@ -74,13 +77,15 @@ class Generation:
         )
 
     def note_reason(self, reason: str) -> None:
-        """Take an engine's reason for its end."""
-        if reason in {"stop", "length", "tool_calls"}:
+        """Take an engine's reason for its end; some say `stop` where tools were called."""
+        if reason == "stop" and self.calls:
+            self.reason = "tool_calls"
+        elif reason in {"stop", "length", "tool_calls"}:
             self.reason = reason  # type: ignore[assignment]
 
     def arguments(self) -> dict[str, Any]:
         """Call arguments for the chat model."""
-        given = {
+        given: dict[str, Any] = {
             "max_tokens": self.budget.max_tokens,
             "temperature": self.options.temperature,
             "top_p": self.options.top_p,
@@ -88,8 +93,11 @@ class Generation:
             "thinking": self.options.thinking,
             "effort": self.options.effort or None,
             "free_sampling": self.options.free_sampling or None,
+            "keep_alive": self.options.keep_alive,
             "thinking_budget": self.budget.thinking if self.profile.thinks != "never" else None,
         }
+        if (tools := self.options.tools) is not None:
+            given |= {"tools": tools.offered, "tool_choice": tools.choice, "parallel_tool_calls": tools.parallel}
         return {name: value for name, value in given.items() if value is not None}
 
 

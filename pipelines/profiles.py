@@ -80,6 +80,8 @@ class Profile(_Record):
     stop: tuple[str, ...] = ()
     #: what of earlier turns goes upstream
     history: Literal["answers_only", "tool_turns_keep_reasoning"] = "answers_only"
+    #: whether it can call tools; "without_thinking": only while it does not think
+    tools: Literal["none", "without_thinking", "yes"] = "none"
     #: languages the model is good for; empty means all of ours
     languages: tuple[Language, ...] = ()
     #: too small to be let speak: answers are quotes

@@ -112,11 +112,28 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCall:
+    """A call of one of the client's tools, as the model asked for it."""
+
+    id: str
+    name: str
+    #: a JSON object as text; what a model writes need not be one
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One turn of a conversation as it goes to a model: reasoning of earlier turns is never in it."""
+    """One turn of a conversation as it goes to a model: reasoning of earlier turns is not in its content."""
 
     role: Role
     content: str
+    #: of an assistant's turn
+    tool_calls: tuple[ToolCall, ...] = ()
+    #: of a tool's turn: which call it answers, and the tool's name
+    tool_call_id: str = ""
+    name: str = ""
+    #: of an assistant's turn that calls tools, for the families that want it back
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +145,8 @@ class Usage:
     reasoning: int = 0
 
 
-# What an answer is made of, in the order in which it comes: Sources, then any mix of Reasoning and Text, then Finish.
+# What an answer is made of, in the order in which it comes: Sources, then any mix of Reasoning, Text and ToolCallPiece,
+# then Finish.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,6 +171,16 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ToolCallPiece:
+    """A piece of a call: id and name come with its first one, the arguments in any number of pieces."""
+
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finish:
     """The end of an answer."""
 
@@ -167,4 +195,4 @@ class Finish:
     timings: Mapping[str, float] = field(default_factory=dict)
 
 
-Event = Sources | Reasoning | Text | Finish
+Event = Sources | Reasoning | Text | ToolCallPiece | Finish

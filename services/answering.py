@@ -6,13 +6,14 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from connectors.citing import without_sources_list
-from pipelines.answer import Options, answer
+from pipelines.answer import answer
 from pipelines.errors import TooManyRequests, Unavailable, UnknownModel
 from pipelines.language import Language, detect
 from pipelines.meta_prompts import MetaPrompt, recognise
 from pipelines.profiles import Profile
 from pipelines.rag import Rag
 from pipelines.thinking import NOTHINK
+from pipelines.turn import Options
 from pipelines.types import Caller, Event, Finish, Message, Text
 from services.build import Deepwell
 

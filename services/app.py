@@ -40,6 +40,7 @@ from services.paths import Aliases, segments_of
 from services.process import process
 from services.recent import Recent
 from services.settings import Settings
+from services.stored_responses import StoredResponses
 from services.token_path import TokenPath
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.limits = Limits()
     app.state.recent = Recent()
+    app.state.responses = StoredResponses(settings.server.stored_responses)
     for api in ROUTERS:
         app.include_router(api.router)
     errors.install(app)
@@ -130,7 +132,7 @@ def allow_origins(app: FastAPI, wanted: str) -> None:
         allow_origin_regex=LOOPBACK_ORIGINS if wanted == "loopback" else None,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "WWW-Authenticate"],
+        expose_headers=["Retry-After", "WWW-Authenticate", "X-Ignored-Params"],
         allow_private_network=True,
     )
 

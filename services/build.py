@@ -26,6 +26,9 @@ from services.settings import Settings
 from services.store.records import KnowledgeBase
 from services.store.store import Store
 
+#: fields of a request about tools; see `ChatModel.effective`
+TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatModel:
@@ -37,6 +40,13 @@ class ChatModel:
     profile: Profile
     #: returns if the model server answers, else raises ModelUnavailable
     ping: Callable[[], Awaitable[None]]
+    #: fields of a request that have an effect with this model server, and not with every one
+    passes_on: frozenset[str] = TOOL_FIELDS
+
+    def effective(self, takes_tools: bool = True) -> frozenset[str]:
+        """Those that have an effect now; `takes_tools`: the protocol has a place for tools."""
+        tools = takes_tools and self.profile.tools != "none" and not getattr(self.model, "refuses_tools", False)
+        return self.passes_on if tools else self.passes_on - TOOL_FIELDS
 
 
 def build_embeddings(settings: Settings) -> TextEmbeddings:
@@ -101,6 +111,8 @@ def build_chat(settings: Settings) -> ChatModel:
         picked = chosen(settings.data_dir)
         name, profile_name = picked.id, profile_name or picked.profile_name
     profile = profile_for(name, profile_name)
+    if wanted.tools != "auto":
+        profile = profile.model_copy(update={"tools": "yes" if wanted.tools == "on" else "none"})
     connector = load(connectors.models, wanted.server)
     model = connector.chat(
         wanted.url,
@@ -112,7 +124,8 @@ def build_chat(settings: Settings) -> ChatModel:
     )
     key = wanted.api_key.get_secret_value()
     ping = functools.partial(ping_server, wanted.url or getattr(connector, "DEFAULT_URL", ""), key)
-    return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping)
+    passes_on: frozenset[str] = getattr(connector, "PASSES_ON", TOOL_FIELDS)
+    return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping, passes_on=passes_on)
 
 
 def build_utility(settings: Settings) -> ChatModel | None:

@@ -261,7 +261,7 @@ TOOL: Mapping[str, Any] = {
 
 async def tools(subject: Subject) -> Result:
     """A tool is taken; for families that have them it is called."""
-    if subject.profile.thinks == "always":
+    if subject.profile.tools == "none":
         return Result("not applicable", f"{subject.profile.name} has no tools")
     if subject.too_small:
         return Result("not applicable", f"model cannot: {subject.too_small}")

@@ -48,6 +48,11 @@ class ServerSettings(Section):
         description="Secret that signs citation links, of 32 characters or more; the same for several services on one "
         "database. Empty keeps one in the data directory.",
     )
+    stored_responses: int = Field(
+        1000,
+        ge=0,
+        description="Answers of /v1/responses kept in memory for an hour, for clients that name them; 0: none.",
+    )
     cors_origins: str = Field(
         "loopback",
         description="Web pages that may call the service: loopback, * for all, or origins separated by commas.",
@@ -84,6 +89,10 @@ class ChatSettings(Section):
     )
     thinking: Literal["always", "adaptive"] = Field(
         "always", description="adaptive: no thinking where one passage decides, unless the client says otherwise."
+    )
+    tools: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Pass clients' tools to the model: on, off, or auto, where its profile says that it calls them.",
     )
     timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
     answer_language: Literal["", "en", "ja", "zh"] = Field(

@@ -94,6 +94,8 @@ class StreamedCompletion(Response):
         return self._send({"type": "http.response.body", "body": frames, "more_body": True})
 
     async def _write(self, frames: bytes, last: bool = False) -> None:
+        if self._ended:
+            return  # a comment that was under way when the end came
         self._frames += 1
         self._ended = self._ended or last
         if not self._begun:

@@ -7,12 +7,12 @@ from typing import Any, Literal
 from langchain_core.messages import BaseMessage, HumanMessage
 
 from connectors.chat_model import ServedChat
-from pipelines.answer import Options
 from pipelines.budget import Budget
 from pipelines.delta import Delta
 from pipelines.generate import generate
 from pipelines.generation import Generation
 from pipelines.profiles import Profile
+from pipelines.turn import Options
 from pipelines.types import Message, Reasoning, Text
 
 Outcome = Literal["pass", "fail", "not applicable"]

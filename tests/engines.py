@@ -68,6 +68,14 @@ def vllm(tiny: TinyR1, log: Path) -> Iterator[Engine]:
 
 
 @contextlib.contextmanager
+def vllm_tools(tiny: TinyR1, log: Path) -> Iterator[Engine]:
+    """vLLM with parsers for R1's thinking and for tools in Hermes' form. Raises NotHere."""
+    flags = ["--reasoning-parser", "deepseek_r1", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
+    with _vllm(tiny, log, flags) as url:
+        yield Engine("vllm", url, VLLM_VERSION, tiny)
+
+
+@contextlib.contextmanager
 def vllm_plain(tiny: TinyR1, log: Path) -> Iterator[Engine]:
     """vLLM as it starts by itself: thinking comes as content, and a limit of thinking is refused. Raises NotHere."""
     with _vllm(tiny, log, []) as url:

@@ -57,11 +57,30 @@ class TinyR1:
     close_id: int
 
 
-def build(directory: Path, template: str = TEMPLATE, thinking_tokens: int = THINKING_TOKENS) -> TinyR1:
-    """Write both formats into `directory` (a second; 6 and 11 MB), the same bytes every time."""
-    tokenizer = make_tokenizer()
+#: a template with tools in the form of Hermes and Qwen, and a call in it, cut into the tokens in which it is said
+TOOL_TEMPLATE = (
+    f"{{%- if tools -%}}{USER}# Tools\n{{% for tool in tools %}}{{{{ tool | tojson }}}}\n{{% endfor -%}}{{%- endif -%}}"
+    f"{{%- for message in messages -%}}{{%- if message.role == 'user' -%}}{USER}{{{{ message.content }}}}"
+    f"{{%- elif message.role == 'tool' -%}}{USER}<tool_response>\n{{{{ message.content }}}}\n</tool_response>"
+    f"{{%- elif message.role == 'assistant' -%}}{ASSISTANT}{{{{ (message.content or '').split('{CLOSE}')[-1] }}}}"
+    "{%- for call in message.tool_calls or [] -%}"
+    '<tool_call>{"name":"{{ call.function.name }}","arguments":{{ call.function.arguments | tojson }}}</tool_call>'
+    f"{{%- endfor -%}}{EOS}{{%- endif -%}}{{%- endfor -%}}"
+    f"{{%- if add_generation_prompt -%}}{ASSISTANT}{OPEN}{{{{ '\n' }}}}{{%- endif -%}}"
+)
+TOOL_CALL = ("<tool_call>", '{"name":"weather",', '"arguments":{"rain":', "true}", "}", "</tool_call>")
+
+
+def build(
+    directory: Path, template: str = TEMPLATE, thinking_tokens: int = THINKING_TOKENS, says: tuple[str, ...] = ()
+) -> TinyR1:
+    """Write both formats into `directory` (a second; 6 and 11 MB), the same bytes every time.
+
+    `says` are tokens of their own that it says instead of ANSWER.
+    """
+    tokenizer = make_tokenizer(says)
     thinking = thinking_ids(tokenizer)[:thinking_tokens]
-    weights = make_weights(tokenizer, thinking)
+    weights = make_weights(tokenizer, thinking, "".join(says) or ANSWER)
     folder, gguf = directory / "tiny-deepseek-r1", directory / "tiny-deepseek-r1.gguf"
     folder.mkdir(parents=True, exist_ok=True)
     write_folder(folder, tokenizer, weights, template)
@@ -72,7 +91,7 @@ def build(directory: Path, template: str = TEMPLATE, thinking_tokens: int = THIN
 # --- what it says -------------------------------------------------------------------------------------------------
 
 
-def make_tokenizer() -> Tokenizer:
+def make_tokenizer(says: tuple[str, ...] = ()) -> Tokenizer:
     """A byte-level BPE tokenizer, trained on the licence, with R1's special tokens."""
     licence = (Path(__file__).parents[1] / "LICENSE").read_text("utf-8")
     texts = [licence, *[ANSWER, "a\n\nb\n"] * 50]
@@ -94,7 +113,9 @@ def make_tokenizer() -> Tokenizer:
             show_progress=False,
         ),
     )
-    tokenizer.add_tokens([AddedToken(t, normalized=False, special=False) for t in (USER, ASSISTANT, OPEN, CLOSE)])
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False, special=False) for t in (USER, ASSISTANT, OPEN, CLOSE, *says)]
+    )
     return tokenizer
 
 
@@ -105,11 +126,11 @@ def thinking_ids(tokenizer: Tokenizer) -> list[int]:
     return [i for i, word in words if word[1:].isalpha() and i not in answer][:THINKING_TOKENS]
 
 
-def successors(tokenizer: Tokenizer, thinking: list[int]) -> Iterator[tuple[int, int, float]]:
+def successors(tokenizer: Tokenizer, thinking: list[int], says: str) -> Iterator[tuple[int, int, float]]:
     """(token, the one that follows it, how strongly): the whole of what the model knows."""
     (line_end,), (paragraph,) = tokenizer.encode("\n").ids, tokenizer.encode("\n\n").ids
     close, end = tokenizer.token_to_id(CLOSE), tokenizer.token_to_id(EOS)
-    answer = tokenizer.encode(ANSWER, add_special_tokens=False).ids
+    answer = tokenizer.encode(says, add_special_tokens=False).ids
     assert len(set(answer)) == len(answer), "a token of the answer comes twice: it would go on in the wrong place"
     chain = [line_end, *thinking, close, paragraph, *answer, end]
     for before, after in itertools.pairwise(chain):
@@ -119,14 +140,14 @@ def successors(tokenizer: Tokenizer, thinking: list[int]) -> Iterator[tuple[int,
     yield thinking[-1], thinking[0], 0.6  # where `</think>` is forbidden
 
 
-def make_weights(tokenizer: Tokenizer, thinking: list[int]) -> dict[str, Array]:
+def make_weights(tokenizer: Tokenizer, thinking: list[int], says: str = ANSWER) -> dict[str, Array]:
     """Tensors by their Hugging Face names, float32 with values that bfloat16 holds exactly."""
     random = np.random.default_rng(1)
 
     def matrix(rows: int, columns: int, scale: float) -> Array:
         return (random.standard_normal((rows, columns)) * scale).astype(np.float32)
 
-    knows = list(successors(tokenizer, thinking))
+    knows = list(successors(tokenizer, thinking, says))
     # Orthogonal codes for the tokens it knows; all others share one, with some noise, after which thinking closes or,
     # where it is closed, the answer begins: a limit of thinking may be enforced with any words.
     axes = np.linalg.qr(matrix(HIDDEN, HIDDEN, 1.0))[0].astype(np.float32)

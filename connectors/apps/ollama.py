@@ -8,16 +8,18 @@ import hashlib
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from connectors.asking import options_of
 from connectors.bodies import content_text, dumps, json_object, role_of, whole
-from pipelines.answer import Options
+from connectors.tools import linked, ollama_calls, turn
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
-from pipelines.types import Event, Finish, Message, Reasoning, Text
+from pipelines.tools import ToolCalls
+from pipelines.turn import Options
+from pipelines.types import Event, Finish, Message, Reasoning, Text, ToolCallPiece
 
 #: what clients compare their features with; the protocol is the one of this release
 VERSION = "0.12.6"
@@ -40,6 +42,8 @@ class OllamaRequest:
     max_tokens: int | None = None
     how: Options = field(default_factory=Options)
     unload: bool = False
+    #: every parameter sent, those of `options` too
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_chat(body: bytes) -> OllamaRequest:
@@ -48,7 +52,7 @@ def parse_chat(body: bytes) -> OllamaRequest:
     messages = data.get("messages") or []
     if not isinstance(messages, list):
         raise BadRequest("`messages` must be a list")
-    return _request(data, "chat", tuple(_message(message, i) for i, message in enumerate(messages)))
+    return _request(data, "chat", linked(_message(message, i) for i, message in enumerate(messages)))
 
 
 def parse_generate(body: bytes) -> OllamaRequest:
@@ -67,7 +71,10 @@ def _request(
 ) -> OllamaRequest:
     options = data.get("options")
     options = options if isinstance(options, dict) else {}
-    think = data.get("think")
+    think, keep_alive = data.get("think"), data.get("keep_alive")
+    how = options_of(data, options)
+    if isinstance(keep_alive, str | int | float) and not isinstance(keep_alive, bool):
+        how = replace(how, keep_alive=keep_alive)
     return OllamaRequest(
         kind=kind,
         model=model_name(data),
@@ -75,8 +82,9 @@ def _request(
         stream=data.get("stream") is not False,
         think=think if think is None or isinstance(think, bool) else think not in ("", "none", "false"),
         max_tokens=whole(options.get("num_predict")),
-        how=options_of(data, options),
-        unload=data.get("keep_alive") in (0, "0", "0s"),
+        how=how if kind == "chat" else replace(how, tools=None),
+        unload=keep_alive in (0, "0", "0s"),
+        extra={**options, **data},
     )
 
 
@@ -93,7 +101,7 @@ def _message(message: object, i: int) -> Message:
     if not isinstance(message, dict) or role is None:
         raise BadRequest(f"messages[{i}] must be an object with a role: system, user, assistant or tool")
     _refuse_images(message)
-    return Message(role=role, content=content_text(message.get("content"), f"messages[{i}].content"))
+    return turn(role, content_text(message.get("content"), f"messages[{i}].content"), message)
 
 
 def _refuse_images(data: Mapping[str, Any]) -> None:
@@ -115,6 +123,7 @@ class Answer:
         self._first = 0
         self.text: list[str] = []
         self.reasoning: list[str] = []
+        self.calls = ToolCalls()
 
     def _fields(self, content: str = "", thinking: str = "", done: bool = False) -> dict[str, Any]:
         head = {"model": self.request.model, "created_at": rfc3339(time.time())}
@@ -143,6 +152,8 @@ class Answer:
         }
         stopped = reason or ("length" if finish and finish.reason == "length" else "stop")
         fields = {**self._fields(content, thinking, done=True), "done_reason": stopped, **counts}
+        if not self.request.stream and self.calls and self.request.kind == "chat":
+            fields["message"]["tool_calls"] = ollama_calls(self.calls.whole())
         if finish and finish.warnings:
             fields["warnings"] = list(finish.warnings)
         return fields | {"context": []} if self.request.kind == "generate" else fields
@@ -151,6 +162,8 @@ class Answer:
         """Note one event; the Finish, if it is one."""
         if isinstance(event, Finish):
             return event
+        if isinstance(event, ToolCallPiece):
+            self.calls.add(event)
         if isinstance(event, Text | Reasoning):
             self._first = self._first or time.perf_counter_ns()
             if isinstance(event, Text):
@@ -162,12 +175,20 @@ class Answer:
     def lines(self, event: Event) -> list[bytes]:
         """The lines one event becomes."""
         if finish := self.take(event):
-            return [dumps(self.last(finish)) + b"\n"]
+            return [*self._call_lines(), dumps(self.last(finish)) + b"\n"]
         if isinstance(event, Text) and event.text:
             return [self._line(event.text)]
         if isinstance(event, Reasoning) and event.text and self.request.think is not False:
             return [self._line(thinking=event.text)]
         return []
+
+    def _call_lines(self) -> list[bytes]:
+        """A line with the calls, whole as Ollama has them: their pieces are no JSON."""
+        if not self.calls or self.request.kind != "chat":
+            return []
+        fields = self._fields()
+        fields["message"]["tool_calls"] = ollama_calls(self.calls.whole())
+        return [dumps(fields) + b"\n"]
 
     async def stream(self, events: Lookahead) -> AsyncIterator[bytes]:
         """Every line of a streamed answer. An error after the start is shown as text: Dify drops lines with `error`."""
@@ -207,6 +228,7 @@ class OllamaModel:
     #: seconds since 1970
     modified: float
     thinks: bool
+    tools: bool = False
 
     @property
     def name(self) -> str:
@@ -250,6 +272,6 @@ class OllamaModel:
                 "general.basename": self.id,
                 f"{self.architecture}.context_length": self.context,
             },
-            "capabilities": ["completion", "thinking"] if self.thinks else ["completion"],
+            "capabilities": ["completion", *["thinking"] * self.thinks, *["tools"] * self.tools],
             "modified_at": rfc3339(self.modified),
         }

@@ -18,10 +18,12 @@ from connectors.citing import search_results, spans
 from connectors.frames import Frames
 from connectors.open_webui import FOUND, SEARCHING, source, status
 from connectors.reasoning_forms import ReasoningForm, ReasoningOut
-from pipelines.answer import Options
+from connectors.tools import is_legacy, linked, openai_calls, turn
 from pipelines.errors import BadRequest, RagError
 from pipelines.language import Language
-from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
+from pipelines.tools import ToolCalls
+from pipelines.turn import Options
+from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, Sources, Text, ToolCallPiece, Usage
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -52,7 +54,7 @@ def parse_chat(body: bytes) -> ChatRequest:
     options = data.get("stream_options")
     return ChatRequest(
         model=model,
-        messages=tuple(_message(m, i) for i, m in enumerate(messages)),
+        messages=linked(_message(m, i) for i, m in enumerate(messages)),
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=whole(limit),
@@ -67,7 +69,7 @@ def _message(message: object, i: int) -> Message:
     role = role_of(message)
     if role is None:
         raise BadRequest(f"messages[{i}].role must be system, user, assistant or tool")
-    return Message(role=role, content=content_text(message.get("content"), f"messages[{i}].content"))
+    return turn(role, content_text(message.get("content"), f"messages[{i}].content"), message)
 
 
 def annotations(answer: str, citations: tuple[Citation, ...], urls: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -108,6 +110,8 @@ class Completion:
         self._source_events = source_events
         self._language = language
         self._sources_sent = False
+        #: the request spoke of functions, and so does the answer: of one at most
+        self._functions = is_legacy(request.extra)
 
     def _frame(self, delta: dict[str, Any], finish: str | None = None, **root: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
@@ -127,12 +131,25 @@ class Completion:
             return self._source_frames() if self._source_events else []
         if isinstance(event, Finish):
             return self._last_frames(event)
+        if isinstance(event, ToolCallPiece):
+            delta = self._call_delta(event)
+            return [self._frame(each) for each in (*self._out.close(), *([delta] if delta else []))]
         deltas = self._out.deltas(event)
         root: dict[str, Any] = {}
         if deltas and isinstance(event, Text) and self.hits and not self._sources_sent:
             self._sources_sent = True
             root["search_results"] = search_results(self.hits, self.urls)
         return [*map(self._frame, deltas[:-1]), *(self._frame(delta, **root) for delta in deltas[-1:])]
+
+    def _call_delta(self, piece: ToolCallPiece) -> dict[str, Any]:
+        function = {**({"name": piece.name} if piece.name else {}), "arguments": piece.arguments}
+        if self._functions:
+            return {"function_call": function} if piece.index == 0 else {}
+        first = {"id": piece.id, "type": "function"} if piece.id else {}
+        return {"tool_calls": [{"index": piece.index, **first, "function": function}]}
+
+    def _reason(self, finish: Finish) -> str:
+        return "function_call" if self._functions and finish.reason == "tool_calls" else finish.reason
 
     def _source_frames(self) -> list[bytes]:
         cards = [source(hit, self.urls) for hit in self.hits]
@@ -145,7 +162,7 @@ class Completion:
         root: dict[str, Any] = {"warnings": list(finish.warnings)} if finish.warnings else {}
         if not self.request.include_usage:
             root["usage"] = usage_body(finish.usage)
-        frames = [*closing, self._frame({"annotations": notes} if notes else {}, finish.reason, **root)]
+        frames = [*closing, self._frame({"annotations": notes} if notes else {}, self._reason(finish), **root)]
         if self.request.include_usage:
             frames.append(self._data({"choices": [], "usage": usage_body(finish.usage)}))
         return [*frames, DONE]
@@ -178,7 +195,7 @@ class Completion:
 
     async def body(self, events: AsyncIterator[Event]) -> dict[str, Any]:
         """The body of an answer that is not streamed."""
-        finish, text, reasoning = Finish(), [], []
+        finish, text, reasoning, calls = Finish(), [], [], ToolCalls()
         async for event in events:
             if isinstance(event, Sources):
                 self.hits = event.hits
@@ -186,12 +203,16 @@ class Completion:
                 reasoning.append(event.text)
             elif isinstance(event, Text):
                 text.append(event.text)
+            elif isinstance(event, ToolCallPiece):
+                calls.add(event)
             else:
                 finish = event
         message = {"role": "assistant", **self._out.message("".join(reasoning), "".join(text))}
+        if made := openai_calls(calls.whole()):
+            message |= {"function_call": made[0]["function"]} if self._functions else {"tool_calls": made}
         if finish.citations:
             message["annotations"] = annotations(self._out.answer(), finish.citations, self.urls)
-        choice = {"index": 0, "message": message, "finish_reason": finish.reason, "logprobs": None}
+        choice = {"index": 0, "message": message, "finish_reason": self._reason(finish), "logprobs": None}
         head = {"id": self.id, "object": "chat.completion", "created": self.created, "model": self.request.model}
         found = {"search_results": search_results(self.hits, self.urls)} if self.hits else {}
         warned = {"warnings": list(finish.warnings)} if finish.warnings else {}

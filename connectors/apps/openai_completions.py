@@ -5,16 +5,16 @@ Source: platform.openai.com/docs/api-reference/completions.
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from connectors.asking import options_of
 from connectors.bodies import dumps, json_object, text_list, whole
-from pipelines.answer import Options
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
+from pipelines.turn import Options
 from pipelines.types import Event, Finish, Text, Usage
 
 DONE = b"data: [DONE]\n\n"
@@ -34,6 +34,7 @@ class CompletionRequest:
     include_usage: bool = False
     max_tokens: int | None = None
     how: Options = field(default_factory=Options)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def parse_completion(body: bytes) -> CompletionRequest:
@@ -51,7 +52,8 @@ def parse_completion(body: bytes) -> CompletionRequest:
         stream=data.get("stream") is True,
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         max_tokens=whole(data.get("max_tokens")),
-        how=options_of(data),
+        how=replace(options_of(data), tools=None),
+        extra=data,
     )
 
 

@@ -1,26 +1,27 @@
-"""`POST /v1/responses`: what n8n, the AI SDK and ChatBox call by default. Text, thinking and citations as events.
+"""`POST /v1/responses`: what n8n, the AI SDK and ChatBox call by default. Text, thinking, calls, citations as events.
 
-Source: platform.openai.com/docs/api-reference/responses and its streaming events. Nothing is stored, so that each
-request has to bring the whole conversation. Thinking goes out as a reasoning item with a summary, since that is what
-the AI SDK, LangChain and Ollama's own implementation read and write.
+Source: platform.openai.com/docs/api-reference/responses and its streaming events. Thinking goes out as a
+reasoning item with a summary, since that is what the AI SDK, LangChain and Ollama's own implementation read and write.
 """
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from connectors.bodies import content_text, dumps, json_object, number, role_of, whole
+from connectors.asking import options_of
+from connectors.bodies import dumps, json_object, number, whole
 from connectors.citing import search_results, spans
+from connectors.response_items import MISSING, ItemOf, Json, conversation, input_items
 from pipelines.errors import BadRequest, RagError
 from pipelines.events import Lookahead, with_silence
-from pipelines.types import Event, Finish, Hit, Message, Reasoning, Sources, Text, Usage
+from pipelines.turn import Options
+from pipelines.types import Event, Finish, Hit, Message, Reasoning, Sources, Text, ToolCallPiece, Usage
 
 KEEP_ALIVE = b": keep-alive\n\n"
 KEEP_ALIVE_AFTER = 12.0
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,52 +32,45 @@ class ResponsesRequest:
     messages: tuple[Message, ...]
     stream: bool = False
     max_tokens: int | None = None
+    how: Options = field(default_factory=Options)
     raw: Mapping[str, Any] = field(default_factory=dict)
+    #: the conversation as items, with what an earlier response brought
+    items: Sequence[Json] = ()
+    #: whether the response may be kept for later requests; OpenAI's default is yes
+    store: bool = True
 
 
-def parse_responses(body: bytes) -> ResponsesRequest:
-    """Read a request body. Raises BadRequest."""
+def parse_responses(
+    body: bytes, items_of: Callable[[str], list[Json]] | None = None, item_of: ItemOf | None = None
+) -> ResponsesRequest:
+    """Read a request body. `items_of` gives the conversation of an earlier response, `item_of` one of its items.
+
+    Raises BadRequest, and NotFound where these are not there.
+    """
     data = json_object(body, "`model` and `input`")
     model, instructions = data.get("model"), data.get("instructions")
     if not isinstance(model, str) or not model:
         raise BadRequest("`model` must be a string; GET /v1/models lists the ids")
-    if data.get("previous_response_id") or data.get("conversation"):
-        raise BadRequest("responses are not stored here: send the whole conversation in `input`")
+    if data.get("conversation"):
+        raise BadRequest(f"there are no conversations here: {MISSING}")
     if instructions is not None and not isinstance(instructions, str):
         raise BadRequest("`instructions` must be a string")
+    previous = data.get("previous_response_id")
+    if previous and items_of is None:
+        raise BadRequest(f"no responses are kept here: {MISSING}")
+    before = items_of(str(previous)) if previous and items_of is not None else []
+    items = [*before, *input_items(data.get("input"), item_of)]
     first = [Message(role="system", content=instructions)] if instructions else []
     return ResponsesRequest(
         model=model,
-        messages=(*first, *_messages(data.get("input"))),
+        messages=(*first, *conversation(items)),
         stream=data.get("stream") is True,
         max_tokens=whole(data.get("max_output_tokens")),
+        how=options_of(data),
         raw=data,
+        items=items,
+        store=data.get("store") is not False,
     )
-
-
-def _messages(given: object) -> list[Message]:
-    if isinstance(given, str):
-        return [Message(role="user", content=given)]
-    if not isinstance(given, list) or not given:
-        raise BadRequest("`input` must be a string or a list with at least one message")
-    return [message for i, item in enumerate(given) if (message := _message(item, i)) is not None]
-
-
-def _message(item: object, i: int) -> Message | None:
-    """One item of the conversation; None for thinking and tool calls of earlier turns, which are not sent back."""
-    if not isinstance(item, dict):
-        raise BadRequest(f"input[{i}] must be an object")
-    kind = item.get("type", "message")
-    if kind == "item_reference":
-        raise BadRequest("responses are not stored here: send the items themselves, not references to them")
-    if kind == "function_call_output":
-        return Message(role="tool", content=content_text(item.get("output"), f"input[{i}].output"))
-    if kind != "message":
-        return None
-    role = role_of(item)
-    if role is None:
-        raise BadRequest(f"input[{i}].role must be system, developer, user or assistant")
-    return Message(role=role, content=content_text(item.get("content"), f"input[{i}].content"))
 
 
 def usage_body(usage: Usage) -> Json:
@@ -93,8 +87,15 @@ def usage_body(usage: Usage) -> Json:
 class ResponseWriter:
     """One answer on the wire: turns events into numbered frames, or into one body."""
 
-    def __init__(self, request: ResponsesRequest, urls: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        request: ResponsesRequest,
+        urls: Mapping[str, str],
+        keep: Callable[[Json, Sequence[Json]], None] | None = None,
+    ) -> None:
+        """`keep` takes the finished response and the items it answers."""
         self.request = request
+        self._keep = keep if request.store else None
         #: resolvable address of each chunk, filled when the sources come
         self.urls = urls
         self.id = "resp_" + secrets.token_hex(16)
@@ -123,14 +124,14 @@ class ResponseWriter:
             "metadata": raw.get("metadata") if isinstance(raw.get("metadata"), dict) else {},
             "model": self.request.model,
             "output": [],
-            "parallel_tool_calls": True,
-            "previous_response_id": None,
+            "parallel_tool_calls": raw.get("parallel_tool_calls") is not False,
+            "previous_response_id": raw.get("previous_response_id") or None,
             "reasoning": {"effort": None, "summary": None},
-            "store": False,
+            "store": self._keep is not None,
             "temperature": number(self.request.raw.get("temperature")),
             "text": {"format": {"type": "text"}},
-            "tool_choice": "auto",
-            "tools": [],
+            "tool_choice": raw.get("tool_choice") or "auto",
+            "tools": raw.get("tools") if isinstance(raw.get("tools"), list) else [],
             "top_p": number(self.request.raw.get("top_p")),
             "truncation": "disabled",
             "usage": None,
@@ -146,12 +147,18 @@ class ResponseWriter:
     def _at(self) -> Json:
         return {"item_id": self.output[-1]["id"], "output_index": len(self.output) - 1}
 
+    def _begin(self, item: Json) -> list[bytes]:
+        """Frames that end the item before, and begin this one."""
+        frames = self._end()
+        self._open, self._pieces = True, []
+        item["status"] = "in_progress"
+        self.output.append(item)
+        return [*frames, self._frame("response.output_item.added", output_index=len(self.output) - 1, item=item)]
+
     def _start(self, kind: str) -> list[bytes]:
         """Frames that begin an item of this kind, and end the one before; none if it is begun already."""
         if self._open and self.output[-1]["type"] == kind:
             return []
-        frames = self._end()
-        self._open, self._pieces = True, []
         if kind == "reasoning":
             item: Json = {"id": "rs_" + secrets.token_hex(16), "type": "reasoning", "summary": []}
             part: Json = {"type": "summary_text", "text": ""}
@@ -161,14 +168,17 @@ class ResponseWriter:
             item = {"id": "msg_" + secrets.token_hex(16), "type": "message", "role": "assistant", "content": []}
             part, place = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}, {"content_index": 0}
             name = "response.content_part.added"
-        item["status"] = "in_progress"
-        self.output.append(item)
-        added = {"output_index": len(self.output) - 1, "item": item}
-        return [
-            *frames,
-            self._frame("response.output_item.added", **added),
-            self._frame(name, **self._at(), **place, part=part),
-        ]
+        return [*self._begin(item), self._frame(name, **self._at(), **place, part=part)]
+
+    def _call(self, piece: ToolCallPiece) -> list[bytes]:
+        """Frames of a piece of a call: its item with the first one."""
+        frames: list[bytes] = []
+        if piece.id:
+            item = {"id": "fc_" + secrets.token_hex(16), "type": "function_call", "call_id": piece.id}
+            frames = self._begin({**item, "name": piece.name, "arguments": ""})
+        self._pieces.append(piece.arguments)
+        kind = "response.function_call_arguments.delta"
+        return [*frames, *([self._frame(kind, **self._at(), delta=piece.arguments)] if piece.arguments else [])]
 
     def _delta(self, text: str) -> bytes:
         self._pieces.append(text)
@@ -183,7 +193,11 @@ class ResponseWriter:
         self._open = False
         item, at, text = self.output[-1], self._at(), "".join(self._pieces)
         item["status"] = "completed"
-        if item["type"] == "reasoning":
+        if item["type"] == "function_call":
+            item["arguments"] = text or "{}"
+            fields = {"name": item["name"], "arguments": item["arguments"]}
+            frames = [self._frame("response.function_call_arguments.done", **at, **fields)]
+        elif item["type"] == "reasoning":
             part: Json = {"type": "summary_text", "text": text}
             item["summary"] = [part]
             frames = [
@@ -219,6 +233,8 @@ class ResponseWriter:
         if isinstance(event, Reasoning | Text):
             kind = "reasoning" if isinstance(event, Reasoning) else "message"
             return [*self._start(kind), self._delta(event.text)] if event.text else []
+        if isinstance(event, ToolCallPiece):
+            return self._call(event)
         ended = self._end(event)
         final = self.final(event)
         return [*ended, self._frame(f"response.{final['status']}", response=final)]
@@ -228,9 +244,12 @@ class ResponseWriter:
         fields: Json = {"output": self.output, "usage": usage_body(finish.usage)}
         if finish.warnings:
             fields["warnings"] = list(finish.warnings)
-        if finish.reason == "length":
-            return self.response("incomplete", incomplete_details={"reason": "max_output_tokens"}, **fields)
-        return self.response("completed", **fields)
+        cut = finish.reason == "length"
+        details = {"reason": "max_output_tokens"} if cut else None
+        made = self.response("incomplete" if cut else "completed", incomplete_details=details, **fields)
+        if self._keep is not None:
+            self._keep(made, self.request.items)
+        return made
 
     async def stream(self, events: Lookahead) -> AsyncIterator[bytes]:
         """Every frame of a streamed answer, keep-alives included."""
@@ -254,5 +273,7 @@ class ResponseWriter:
         async for event in events:
             if isinstance(event, Finish):
                 finish = event
-            self.frames(event)
+                self._end(finish)
+            else:
+                self.frames(event)
         return self.final(finish)

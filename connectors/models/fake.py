@@ -37,6 +37,7 @@ class ScriptedChat(BaseChatModel):
     starts_in_thinking: bool = False
     #: tokens of the window it claims to have
     context: int = 8192
+    refuses_tools: bool = False
     #: messages of each request so far
     asked: list[list[BaseMessage]] = Field(default_factory=list)
     #: arguments of each request so far

@@ -6,6 +6,7 @@ the `ollama` client. Source: github.com/ollama/ollama, docs/api.md, docs/capabil
 """
 
 import re
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from connectors.chat_model import ServedChat
 from connectors.embedding_server import OLLAMA, ServedEmbeddings
 from connectors.engine import Engine, Request
 from connectors.refusals import refusal
+from connectors.tools import arguments_object
 from connectors.upstream import Upstream
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest, ModelUnavailable
@@ -28,6 +30,8 @@ from pipelines.rag import TextEmbeddings
 
 NAME = "ollama"
 DEFAULT_URL = "http://127.0.0.1:11434"
+#: fields of a client's request that have an effect here; a choice of tools has no place in its API
+PASSES_ON = frozenset({"tools", "functions", "keep_alive"})
 #: window asked for when nobody says one
 DEFAULT_CONTEXT = 8192
 
@@ -94,8 +98,10 @@ def write(request: Request) -> dict[str, Any]:
         "stream": request.stream,
         "options": options,
     }
-    if request.tools:
+    if request.tools and request.tool_choice != "none":  # it has no other choice to say
         body["tools"] = list(request.tools)
+    if request.keep_alive is not None:
+        body["keep_alive"] = request.keep_alive
     rule = request.profile.engine(NAME)
     thinks = request.profile.thinks_by_default if request.thinking is None else request.thinking
     if request.profile.thinks != "never":
@@ -114,7 +120,7 @@ def read(event: dict[str, Any]) -> Delta:
             {
                 "name": call["function"]["name"],
                 "args": orjson.dumps(call["function"].get("arguments") or {}).decode(),
-                "id": call.get("id") or f"call_{index}",
+                "id": call.get("id") or f"call_{secrets.token_hex(12)}",
                 "index": index,
                 "type": "tool_call_chunk",
             }
@@ -141,7 +147,7 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     out["content"] = out.get("content") or ""
     if calls := message.get("tool_calls"):
         out["tool_calls"] = [
-            {"function": {"name": c["function"]["name"], "arguments": orjson.loads(c["function"]["arguments"] or "{}")}}
+            {"function": {"name": c["function"]["name"], "arguments": arguments_object(c["function"]["arguments"])}}
             for c in calls
         ]
     if "reasoning_content" in message:

@@ -12,7 +12,7 @@ from starlette.responses import Response, StreamingResponse
 from pipelines.errors import NotFound, RagError
 from pipelines.events import Lookahead, with_silence
 from pipelines.language import detect
-from pipelines.types import Event, Finish, Message, Reasoning, Sources, Text
+from pipelines.types import Event, Finish, Message, Reasoning, Sources, Text, ToolCallPiece
 from services.answering import answer_events
 from services.api.deps import Parts
 from services.api.schemas import Answer, AskCitation, AskRequest, SearchHit
@@ -104,4 +104,5 @@ class Shown:
                 "timings": dict(event.timings),
                 "usage": jsonable_encoder(event.usage),
             }
+        assert not isinstance(event, ToolCallPiece), "no tools were offered"
         return {"type": "reasoning" if isinstance(event, Reasoning) else "text", "text": event.text}

@@ -16,7 +16,7 @@ from pipelines.thinking import NOTHINK
 from services.answering import client_events, language_of, model_ids, resolve
 from services.api import xinference
 from services.api.deps import Parts
-from services.api.document import MODEL, STREAM, count, messages, takes, text
+from services.api.document import MODEL, STREAM, count, messages, takes, text, tools
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.delivery import addresses_for, deliver, delivery_of
@@ -66,7 +66,12 @@ def card(deepwell: Deepwell, model: str, knowledge_base: str = "") -> dict[str, 
     responses=responses(NotFound, TooLarge),
     openapi_extra=takes(
         {"model": MODEL, "messages": messages()},
-        {"stream": STREAM, "max_tokens": count("Thinking included."), "reasoning_effort": text("none: no thinking")},
+        {
+            "stream": STREAM,
+            "max_tokens": count("Thinking included."),
+            "reasoning_effort": text("none: no thinking"),
+            "tools": tools(),
+        },
     ),
 )
 async def create_chat_completion(request: Request, caller: Answerer, deepwell: Parts) -> Response:
@@ -93,9 +98,10 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
     return await json_answer(request, completion.body(events), Lookahead(events).close, headers)
 
 
-def ignored_header(deepwell: Deepwell, data: Mapping[str, Any]) -> dict[str, str]:
+def ignored_header(deepwell: Deepwell, data: Mapping[str, Any], takes_tools: bool = True) -> dict[str, str]:
     """The header that names parameters without effect, if there are any."""
-    names = ignored(data, deepwell.chat.profile.guards_sampling)
+    chat = deepwell.chat
+    names = ignored(data, chat.profile.guards_sampling, chat.effective(takes_tools))
     return {"X-Ignored-Params": ", ".join(names)} if names else {}
 
 

@@ -9,7 +9,7 @@ from pipelines.events import Lookahead
 from pipelines.language import detect
 from pipelines.types import Message
 from services.answering import client_events, resolve
-from services.api.chat import read_body
+from services.api.chat import ignored_header, read_body
 from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, takes, texts
 from services.auth import Answerer
@@ -40,6 +40,7 @@ async def create_completion(request: Request, caller: Answerer, deepwell: Parts)
         answers.append(deliver(found, delivery, addresses_for(request, delivery), detect(prompt)))
     ahead = [Lookahead(events) for events in answers]
     completion = TextCompletion(wanted)
+    headers = ignored_header(deepwell, wanted.extra, takes_tools=False)
 
     async def close() -> None:
         for events in ahead:
@@ -47,5 +48,7 @@ async def create_completion(request: Request, caller: Answerer, deepwell: Parts)
 
     if wanted.stream:
         await until_gone(request, ahead[0].prime(PATIENCE), close)
-        return StreamingResponse(completion.stream(ahead), media_type="text/event-stream", headers=STREAM_HEADERS)
-    return await json_answer(request, completion.body(answers), close)
+        return StreamingResponse(
+            completion.stream(ahead), media_type="text/event-stream", headers=headers | STREAM_HEADERS
+        )
+    return await json_answer(request, completion.body(answers), close, headers)

@@ -55,6 +55,11 @@ def passages(description: str = "Strings, or objects with `text`.") -> Schema:
     return {"type": "array", "items": item, "description": description}
 
 
+def tools(description: str = "Tools that the model may call, where it can; the client runs them.") -> Schema:
+    """Definitions of tools."""
+    return {"type": "array", "items": {"type": "object"}, "description": description}
+
+
 MODEL = text("An id of `GET /v1/models`.")
 STREAM = flag("Send the answer while it is written.")
 EMBEDDER = text("Id of the embedding model, or deepwell-embedding.")

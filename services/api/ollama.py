@@ -12,9 +12,9 @@ from pipelines.events import Lookahead
 from pipelines.types import Caller
 from services import computing
 from services.answering import client_events, language_of, model_ids, resolve
-from services.api.chat import read_body
+from services.api.chat import ignored_header, read_body
 from services.api.deps import Parts
-from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts
+from services.api.document import EMBEDDER, STREAM, count, flag, messages, some, takes, text, texts, tools
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
 from services.delivery import addresses_for, deliver, delivery_of
@@ -85,7 +85,11 @@ async def ollama_pull(request: Request, caller: Chatter, deepwell: Parts) -> Res
     return Response(lines, media_type=NDJSON)
 
 
-@router.post("/api/chat", responses=ERRORS, openapi_extra=takes({"model": NAME, "messages": messages()}, OPTIONS))
+@router.post(
+    "/api/chat",
+    responses=ERRORS,
+    openapi_extra=takes({"model": NAME, "messages": messages()}, OPTIONS | {"tools": tools()}),
+)
 async def ollama_chat(request: Request, caller: Answerer, deepwell: Parts) -> Response:
     """Answer a conversation, in lines of JSON unless `stream` is false."""
     return await respond(request, caller, deepwell, ollama.parse_chat(await read_body(request)))
@@ -141,10 +145,11 @@ async def respond(request: Request, caller: Caller, deepwell: Deepwell, wanted: 
     delivery = delivery_of(request, {})
     events = deliver(found, delivery, addresses_for(request, delivery), language_of(wanted.messages))
     ahead = Lookahead(events)
+    headers = ignored_header(deepwell, wanted.extra, takes_tools=wanted.kind == "chat")
     if wanted.stream:
         await until_gone(request, ahead.prime(PATIENCE), ahead.close)
-        return StreamingResponse(answer.stream(ahead), media_type=NDJSON, headers=STREAM_HEADERS)
-    return await json_answer(request, answer.body(events), ahead.close)
+        return StreamingResponse(answer.stream(ahead), media_type=NDJSON, headers=headers | STREAM_HEADERS)
+    return await json_answer(request, answer.body(events), ahead.close, headers)
 
 
 def loaded(answer: ollama.Answer) -> Response:
@@ -170,4 +175,5 @@ def model(deepwell: Deepwell, name: str) -> ollama.OllamaModel:
         context=deepwell.settings.chat.context,
         modified=MODIFIED,
         thinks=profile.thinks != "never",
+        tools=profile.tools != "none",
     )

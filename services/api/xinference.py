@@ -26,7 +26,7 @@ def chat_fields(deepwell: Deepwell, model: str) -> dict[str, Any]:
         "model_uid": model,
         "model_type": "LLM",
         "model_format": "ggufv2",
-        "model_ability": ["chat", "generate"],
+        "model_ability": ["chat", "generate", *["tools"] * (deepwell.chat.profile.tools != "none")],
         "max_tokens": settings.max_tokens,
     }
 

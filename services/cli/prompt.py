@@ -61,9 +61,10 @@ def show(
 
 def messages_for(question: str, hits: "tuple[Hit, ...]", model: str) -> "list[Message]":
     """The turns that `pipelines.answer` makes of a question and its passages."""
-    from pipelines.answer import Options, Turn, prompt_messages
+    from pipelines.answer import prompt_messages
     from pipelines.budget import plan
     from pipelines.profiles import profile_for
+    from pipelines.turn import Options, Turn
     from pipelines.types import Message
 
     profile = profile_for(model)

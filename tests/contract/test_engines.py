@@ -18,12 +18,12 @@ import pytest
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 
 from connectors.chat_model import ServedChat
-from pipelines.answer import Options
 from pipelines.budget import Budget
 from pipelines.delta import Delta
 from pipelines.errors import BadRequest, ModelUnavailable
 from pipelines.generate import Generation, generate
 from pipelines.profiles import Profile, profile_for
+from pipelines.turn import Options
 from pipelines.types import Message, Reasoning, Text
 from tests import engines, tiny_r1
 from tests.engines import MODEL, WINDOW, Engine

@@ -139,7 +139,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clients]:
     upstream = Upstream()
     upstream.start()
     folder = tmp_path_factory.mktemp("clients")
-    chat = {"SERVER": "openai", "URL": upstream.url, "MODEL": MODEL}
+    chat = {"SERVER": "openai", "URL": upstream.url, "MODEL": MODEL, "TOOLS": "on"}
     running = start(folder / "data", env={f"DEEPWELL_CHAT__{name}": value for name, value in chat.items()})
     try:
         (folder / "handbook.md").write_text("# Leave\n\nFull-time staff have twenty-five days of annual leave.\n")

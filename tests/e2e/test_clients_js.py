@@ -44,7 +44,8 @@ def node() -> Path:
 
 def run(node: Path, clients: Clients, script: str) -> dict[str, Any]:
     """What a script of tests/clients/js reports."""
-    named = {"URL": clients.url, "KEY": clients.key, "MODEL": KB, "EMBEDDER": EMBEDDER, "QUESTION": QUESTION}
+    named = {"URL": clients.url, "KEY": clients.key, "MODEL": KB, "PLAIN": MODEL}
+    named |= {"EMBEDDER": EMBEDDER, "QUESTION": QUESTION}
     env = {**os.environ, **{f"DEEPWELL_{name}": value for name, value in named.items()}}
     done = subprocess.run(
         [str(node), script], cwd=JS, env=env, capture_output=True, text=True, timeout=120, check=False
@@ -102,6 +103,9 @@ def test_the_ai_sdk(node: Path, clients: Clients) -> None:
     assert responses["sources"] == chat["sources"]
     assert (found["ollama"]["text"], found["ollama"]["reasoning"]) == (ANSWER, THOUGHT)
     assert found["ollamaAsItIs"]["text"] == ANSWER, "this provider sends think: false by itself"
+    assert found["tools"] == dict.fromkeys(
+        ("compatible", "openaiChat", "openaiResponses", "ollama"), ["The tool says rain in Kyoto."] * 2
+    )
     assert found["broken"]["errors"] and "model server" in found["broken"]["errors"][0]
     assert all(lengths == DIMENSIONS for lengths in found["embeddings"].values())
 
@@ -114,4 +118,6 @@ def test_langchain_as_n8n_bundles_it(node: Path, clients: Clients) -> None:
         assert found[name]["usage"]["total_tokens"] == 49
     assert found["responses"]["text"] == found["responsesWhole"]["text"] == ANSWER
     assert found["ollama"]["text"] == ANSWER and found["ollama"]["extra"]["reasoning_content"] == THOUGHT
+    told = {"called": "weather", "args": {"city": "Kyoto"}, "text": "The tool says rain."}
+    assert found["tools"] == dict.fromkeys(("completions", "responses", "ollama"), told)
     assert found["embeddings"] == {"openai": DIMENSIONS, "ollama": DIMENSIONS}

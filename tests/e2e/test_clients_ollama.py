@@ -6,6 +6,7 @@ from datetime import datetime
 import httpx
 import ollama
 import pytest
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_ollama import ChatOllama, OllamaEmbeddings
 
 from services.api.ollama import NDJSON
@@ -55,6 +56,38 @@ def test_chat_without_stream_and_without_thinking(sdk: ollama.Client) -> None:
     assert whole.message.thinking == "".join(THINKING) and whole.model == MODEL and whole.done
     quiet = sdk.chat(MODEL, QUESTION, think=False)
     assert not quiet.message.thinking and quiet.message.content
+
+
+def test_a_round_of_tools(sdk: ollama.Client) -> None:
+    def weather(city: str) -> str:
+        """The weather of a city.
+
+        Args:
+            city: its name
+        """
+        return f"rain in {city}"
+
+    asked = {"role": "user", "content": "TOOL please"}
+    for stream in (False, True):
+        answer = sdk.chat(MODEL, [asked], tools=[weather], stream=stream)  # type: ignore[call-overload]
+        parts = list(answer) if stream else [answer]
+        (message,) = [part.message for part in parts if part.message.tool_calls]
+        (call,) = message.tool_calls
+        assert (call.function.name, dict(call.function.arguments)) == ("weather", {"city": "Kyoto"})
+        result = {"role": "tool", "tool_name": "weather", "content": weather(**call.function.arguments)}
+        told = sdk.chat(MODEL, [asked, message, result], tools=[weather])
+        assert told.message.content == "The tool says rain in Kyoto."
+
+
+def test_a_round_of_tools_through_langchain(clients: Clients) -> None:
+    headers = {"headers": {"Authorization": f"Bearer {clients.key}"}}
+    chat = ChatOllama(model=MODEL, base_url=clients.url, client_kwargs=headers).bind_tools(
+        [{"name": "weather", "description": "", "parameters": {"type": "object", "properties": {}}}]
+    )
+    message = chat.invoke([HumanMessage("TOOL please")])
+    assert [(call["name"], call["args"]) for call in message.tool_calls] == [("weather", {"city": "Kyoto"})]
+    result = ToolMessage("rain", tool_call_id=message.tool_calls[0]["id"])
+    assert chat.invoke([HumanMessage("TOOL please"), message, result]).text == "The tool says rain."
 
 
 def test_generate(sdk: ollama.Client) -> None:

@@ -2,10 +2,12 @@
 
 import json
 import math
+from typing import Any
 
 import httpx
 import openai
 import pytest
+from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 
 from tests.e2e.conftest import Clients
@@ -113,9 +115,106 @@ def test_what_the_model_server_refuses_at_once_is_a_status(sdk: openai.OpenAI, s
         assert refused.value.status_code in (429, 503)
 
 
-def test_stored_responses_are_refused_in_words(sdk: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="whole conversation"):
+def test_a_response_is_kept_for_its_key_and_goes_on(sdk: openai.OpenAI, clients: Clients) -> None:
+    first = sdk.responses.create(model=MODEL, input="How many days of leave?")
+    assert first.store is True
+    again = sdk.responses.retrieve(first.id)
+    assert (again.id, again.output_text, again.status) == (first.id, first.output_text, "completed")
+    assert sdk.responses.input_items.list(first.id).data[0].content == "How many days of leave?"  # type: ignore[union-attr]
+    second = sdk.responses.create(model=MODEL, input="And for part-time?", previous_response_id=first.id)
+    assert second.previous_response_id == first.id
+    assert len(sdk.responses.input_items.list(second.id).data) == 4, "question, thinking, answer, question"
+    referred = [{"type": "item_reference", "id": item.id} for item in first.output]
+    sdk.responses.create(model=MODEL, input=[*referred, {"role": "user", "content": "And?"}])  # type: ignore[list-item]
+    other = openai.OpenAI(base_url=f"{clients.url}/v1", api_key=clients.keys["chat"], max_retries=0)
+    with pytest.raises(openai.NotFoundError, match="no response"):
+        other.responses.retrieve(first.id)
+    sdk.responses.delete(first.id)
+    with pytest.raises(openai.NotFoundError, match="no response"):
+        sdk.responses.retrieve(first.id)
+
+
+def test_what_is_not_kept_is_refused_in_words(sdk: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="whole conversation") as refused:
         sdk.responses.create(model=MODEL, input="x", previous_response_id="resp_1")
+    assert refused.value.code == "previous_response_not_found"
+    unkept = sdk.responses.create(model=MODEL, input="How many days?", store=False)
+    assert unkept.store is False
+    with pytest.raises(openai.NotFoundError):
+        sdk.responses.retrieve(unkept.id)
+    with pytest.raises(openai.NotFoundError, match="item"):
+        sdk.responses.create(model=MODEL, input=[{"type": "item_reference", "id": "msg_1"}])
+
+
+# -- tools ---------------------------------------------------------------------------------------------------------
+
+WEATHER: Any = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather of a city.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+ASKED: Any = {"role": "user", "content": "TOOL please: annual leave?"}
+
+
+@pytest.mark.parametrize("model", [MODEL, KB])
+def test_a_round_of_tools_streamed_and_not(sdk: openai.OpenAI, model: str) -> None:
+    whole = sdk.chat.completions.create(model=model, messages=[ASKED], tools=[WEATHER]).choices[0]
+    assert whole.finish_reason == "tool_calls"
+    (call,) = whole.message.tool_calls or []
+    assert (call.id, call.function.name) == ("call_1", "weather")  # type: ignore[union-attr]
+    with sdk.chat.completions.stream(model=model, messages=[ASKED], tools=[WEATHER]) as stream:
+        streamed = stream.get_final_completion().choices[0]
+    assert streamed.finish_reason == "tool_calls"
+    assert streamed.message.tool_calls[0].function.arguments == '{"city": "Kyoto"}'  # type: ignore[index]
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "rain"}
+    turns = [ASKED, whole.message.model_dump(exclude_none=True), result]
+    raw = sdk.chat.completions.with_raw_response.create(model=model, messages=turns, tools=[WEATHER])
+    assert raw.parse().choices[0].message.content == "The tool says rain."
+    assert "tools" not in raw.headers.get("x-ignored-params", "")
+
+
+def test_a_round_of_tools_over_responses(sdk: openai.OpenAI) -> None:
+    tool: Any = {"type": "function", "strict": False, **WEATHER["function"]}
+    first = sdk.responses.create(model=MODEL, input=ASKED["content"], tools=[tool])
+    call = first.output[-1]
+    assert (call.type, call.name, call.arguments) == ("function_call", "weather", '{"city": "Kyoto"}')  # type: ignore[union-attr]
+    output: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "rain"}  # type: ignore[union-attr]
+    for given in (
+        {"input": [output], "previous_response_id": first.id},
+        {"input": [ASKED, *[item.model_dump(exclude_none=True) for item in first.output], output]},
+    ):
+        assert sdk.responses.create(model=MODEL, tools=[tool], **given).output_text == "The tool says rain."
+
+
+def test_a_round_of_tools_through_langchain(clients: Clients) -> None:
+    for responses in (False, True):
+        chat = ChatOpenAI(model=MODEL, base_url=f"{clients.url}/v1", api_key=clients.key, use_responses_api=responses)  # type: ignore[arg-type]
+        bound = chat.bind_tools([WEATHER])
+        message = bound.invoke([HumanMessage(ASKED["content"])])
+        assert [(call["name"], call["args"]) for call in message.tool_calls] == [("weather", {"city": "Kyoto"})]
+        result = ToolMessage("rain", tool_call_id=message.tool_calls[0]["id"])
+        assert bound.invoke([HumanMessage(ASKED["content"]), message, result]).text == "The tool says rain."
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "ignored"),
+    [
+        ("/v1/chat/completions", {"messages": [ASKED], "n": 2}, "n"),
+        ("/v1/completions", {"prompt": "How many days?", "best_of": 2, "tools": [WEATHER]}, "best_of, tools"),
+        ("/v1/responses", {"input": "How many days?", "truncation": "auto"}, "truncation"),
+        ("/api/chat", {"messages": [ASKED], "options": {"num_ctx": 9}, "format": "json"}, "format, num_ctx"),
+        ("/api/generate", {"prompt": "How many days?", "keep_alive": "5m", "stream": False}, "keep_alive"),
+    ],
+)
+def test_what_has_no_effect_is_named_on_every_route(
+    http: httpx.Client, path: str, body: dict[str, Any], ignored: str
+) -> None:
+    answer = http.post(path, json={"model": MODEL, **body})
+    assert answer.status_code == 200
+    assert answer.headers["x-ignored-params"] == ignored
 
 
 # -- completions ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """A model server that speaks OpenAI's protocol and thinks in a fixed way, so that what clients get can be compared.
 
 It answers what the last message asks for: REFUSE a 503, BREAK a connection cut in the middle of the answer, SLOW a
-pause of two seconds before the first token, LONG one of 45; otherwise three pieces of thinking and an answer that
+pause of two seconds before the first token, LONG one of 45; TOOL calls the first tool offered, and a tool's result is
+repeated; otherwise three pieces of thinking and an answer that
 cites passage 1.
 """
 
@@ -46,8 +47,29 @@ async def frames(asked: str) -> AsyncIterator[bytes]:
     yield b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n\ndata: [DONE]\n\n"
 
 
+async def calling(name: str) -> AsyncIterator[bytes]:
+    yield frame({"reasoning_content": THINKING[0]})
+    head = {"index": 0, "id": "call_1", "type": "function", "function": {"name": name, "arguments": ""}}
+    yield frame({"tool_calls": [head]})
+    for piece in ('{"city": ', '"Kyoto"}'):
+        yield frame({"tool_calls": [{"index": 0, "function": {"arguments": piece}}]})
+    yield frame({}, "tool_calls", usage={"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49})
+    yield b"data: [DONE]\n\n"
+
+
+async def repeating(result: str) -> AsyncIterator[bytes]:
+    yield frame({"content": f"The tool says {result}."})
+    yield frame({}, "stop", usage={"prompt_tokens": 40, "completion_tokens": 9, "total_tokens": 49})
+    yield b"data: [DONE]\n\n"
+
+
 async def completions(request: Request) -> Response:
-    asked = json.dumps((await request.json())["messages"][-1], ensure_ascii=False)
+    body = await request.json()
+    asked = json.dumps(body["messages"][-1], ensure_ascii=False)
+    if body["messages"][-1]["role"] == "tool":
+        return StreamingResponse(repeating(body["messages"][-1]["content"]), media_type="text/event-stream")
+    if body.get("tools") and "TOOL" in asked:
+        return StreamingResponse(calling(body["tools"][0]["function"]["name"]), media_type="text/event-stream")
     if "REFUSE" in asked:
         return JSONResponse({"error": {"message": "overloaded"}}, status_code=503)
     return StreamingResponse(frames(asked), media_type="text/event-stream")

@@ -4,8 +4,9 @@ import pytest
 
 from connectors.models.fake import ScriptedChat
 from pipelines.adaptive import decisive
-from pipelines.answer import Options, answer
+from pipelines.answer import answer
 from pipelines.profiles import profile_for
+from pipelines.turn import Options
 from pipelines.types import Hit, Message
 from tests.unit.small_rag import ASKER, chunk, small_rag
 

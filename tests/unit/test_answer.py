@@ -9,12 +9,13 @@ import pytest
 
 from connectors.models.fake import ScriptedChat
 from pipelines import phrases
-from pipelines.answer import Options, answer, look_up
+from pipelines.answer import answer
 from pipelines.budget import answer_reserve, estimate_tokens, plan
 from pipelines.chain import chain
 from pipelines.errors import BadRequest
 from pipelines.profiles import profile_for
 from pipelines.rag import Rag
+from pipelines.turn import Options, look_up
 from pipelines.types import Finish, Hit, Message, Reasoning, Sources, Text
 from tests.unit.small_rag import ASKER, chunk, small_rag
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.models.fake import ScriptedChat
-from pipelines.answer import Options, answer
+from pipelines.answer import answer
 from pipelines.drift import WINDOW, LanguageGuard, latin_language
 from pipelines.language import Language
 from pipelines.profiles import profile_for
+from pipelines.turn import Options
 from pipelines.types import Event, Finish, Message, Text
 from tests.unit.scripted_server import delta, reply, scripted, sse
 from tests.unit.small_rag import ASKER, small_rag

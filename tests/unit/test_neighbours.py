@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from connectors.models.fake import ScriptedChat
-from pipelines.answer import Options, answer
+from pipelines.answer import answer
 from pipelines.budget import plan
 from pipelines.neighbours import joined, with_context
 from pipelines.profiles import profile_for
+from pipelines.turn import Options
 from pipelines.types import Hit, Message
 from tests.unit.small_rag import ASKER, DictPassages, chunk, small_rag
 

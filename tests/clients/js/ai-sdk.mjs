@@ -1,9 +1,9 @@
 // The AI SDK: ChatBox and Cherry Studio are built on it, with @ai-sdk/openai-compatible for their custom providers.
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
-import { embedMany, generateText, streamText } from "ai";
+import { embedMany, generateText, jsonSchema, stepCountIs, streamText, tool } from "ai";
 import { createOllama } from "ollama-ai-provider-v2";
-import { DEEPWELL_EMBEDDER, DEEPWELL_KEY, DEEPWELL_MODEL, DEEPWELL_QUESTION, DEEPWELL_URL, report } from "./deepwell.mjs";
+import { DEEPWELL_EMBEDDER, DEEPWELL_KEY, DEEPWELL_MODEL, DEEPWELL_PLAIN, DEEPWELL_QUESTION, DEEPWELL_URL, report } from "./deepwell.mjs";
 
 const compatible = createOpenAICompatible({ name: "deepwell", baseURL: `${DEEPWELL_URL}/v1`, apiKey: DEEPWELL_KEY });
 const openai = createOpenAI({ baseURL: `${DEEPWELL_URL}/v1`, apiKey: DEEPWELL_KEY });
@@ -32,6 +32,25 @@ await report({
   openaiResponses: () => parts(openai(DEEPWELL_MODEL)),
   ollama: () => parts(ollama(DEEPWELL_MODEL), { providerOptions: { ollama: { think: true } } }),
   ollamaAsItIs: () => parts(ollama(DEEPWELL_MODEL)),
+  async tools() {
+    const weather = tool({
+      description: "The weather of a city.",
+      inputSchema: jsonSchema({ type: "object", properties: { city: { type: "string" } }, required: ["city"] }),
+      execute: async ({ city }) => `rain in ${city}`,
+    });
+    const found = {};
+    for (const [name, model] of [
+      ["compatible", compatible(DEEPWELL_PLAIN)],
+      ["openaiChat", openai.chat(DEEPWELL_PLAIN)],
+      ["openaiResponses", openai(DEEPWELL_PLAIN)], // sends references to earlier items instead of the items
+      ["ollama", ollama(DEEPWELL_PLAIN)],
+    ]) {
+      const given = { model, prompt: "TOOL please", tools: { weather }, stopWhen: stepCountIs(3), maxRetries: 0 };
+      const streamed = streamText(given);
+      found[name] = [(await generateText(given)).text, await streamed.text];
+    }
+    return found;
+  },
   async broken() {
     return parts(compatible(DEEPWELL_MODEL), { prompt: "BREAK leave" });
   },

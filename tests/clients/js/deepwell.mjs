@@ -1,5 +1,5 @@
 // What every script needs: where Deepwell is, and a way to hand the results to the test that runs it.
-export const { DEEPWELL_URL, DEEPWELL_KEY, DEEPWELL_MODEL, DEEPWELL_EMBEDDER, DEEPWELL_QUESTION } = process.env;
+export const { DEEPWELL_URL, DEEPWELL_KEY, DEEPWELL_MODEL, DEEPWELL_PLAIN, DEEPWELL_EMBEDDER, DEEPWELL_QUESTION } = process.env;
 
 export async function report(checks) {
   const results = {};

@@ -1,0 +1,126 @@
+"""One turn of a conversation: what is asked and how, what came before, and the rounds of tools since."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from typing import Any
+
+from pipelines.errors import BadRequest
+from pipelines.generation import Relaying
+from pipelines.language import Language, detect
+from pipelines.profiles import Profile
+from pipelines.prompts import Order
+from pipelines.reasoning import strip_reasoning
+from pipelines.tools import Tools, circling, split, without_tools
+from pipelines.types import Finish, Message
+
+#: a question shorter than this is looked up with the one before; in characters, of which Japanese and Chinese count 3
+FOLLOW_UP = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to answer; every default is the profile's or Deepwell's."""
+
+    candidates: int = 50
+    min_score: float = 0.0
+    #: passages before and after each hit that the model reads with it, where the window has room
+    neighbours: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    #: False skips thinking where the family can
+    thinking: bool | None = None
+    #: tokens of thinking at most
+    thinking_budget: int | None = None
+    #: the client's word for it, sent to engines that take one
+    effort: str = ""
+    #: skip thinking where the evidence for one passage is decisive and the client says nothing about thinking
+    adaptive: bool = False
+    #: the client's temperature counts even for a family that guards its own
+    free_sampling: bool = False
+    #: answer in this language whatever the question's
+    answer_in: Language | None = None
+    #: "canonical" numbers passages by document and place, for engines with a prefix cache
+    order: Order = "score"
+    today: date | None = None
+    #: what the client lets the model call; left out where the model cannot
+    tools: Tools | None = None
+    #: Ollama's word for how long the model stays loaded; None leaves it to setting and server
+    keep_alive: str | int | float | None = None
+    #: writes the model's answer to the client past the events
+    relay: Relaying | None = None
+
+
+@dataclass(slots=True)
+class Turn:
+    """What is asked, and the clock of its answer."""
+
+    messages: Sequence[Message]
+    options: Options
+    question: str = ""
+    history: tuple[Message, ...] = ()
+    #: rounds of tools since the question
+    after: tuple[Message, ...] = ()
+    language: Language = "en"
+    looked_up: str = ""
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, float] = field(default_factory=dict)
+    _began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        last = next((i for i in reversed(range(len(self.messages))) if self.messages[i].role == "user"), -1)
+        if last < 0 or not self.messages[last].content.strip():
+            raise BadRequest("there is no question: the conversation needs a user message with text in it")
+        self.question = self.messages[last].content.strip()
+        before, after = split(self.messages, last)
+        self.history, self.after = tuple(map(clean, before)), tuple(map(clean, after))
+        self.language = self.options.answer_in or detect(self.question)
+        self.looked_up = look_up(self.question, self.history)
+
+    def mark(self, step: str) -> None:
+        """Note the seconds since the beginning, once for each step."""
+        self.timings.setdefault(step, round(time.perf_counter() - self._began, 4))
+
+    def finish(self, **fields: Any) -> Finish:
+        """The end, with the timings."""
+        self.mark("first_token")
+        self.mark("total")
+        return Finish(timings=self.timings, **fields)
+
+
+def begin(messages: Sequence[Message], options: Options, profile: Profile) -> Turn:
+    """A turn for a model of this family: without tools where it has none, and with an end to calls in circles."""
+    tools = options.tools
+    if profile.tools == "none":
+        return Turn(without_tools(messages), replace(options, tools=None))
+    turn = Turn(messages, options)
+    if tools is None:
+        return turn
+    if profile.tools == "without_thinking" and options.thinking is None:
+        turn.options = replace(options, thinking=False)
+    if why := circling(turn.after):
+        turn.options = replace(turn.options, tools=replace(tools, choice="none"))
+        turn.warnings.append(why)
+    return turn
+
+
+def clean(message: Message) -> Message:
+    """An earlier turn as it may go upstream: an assistant's without its thinking."""
+    if message.role != "assistant":
+        return message
+    return replace(message, content=strip_reasoning(message.content))
+
+
+def look_up(question: str, history: Sequence[Message]) -> str:
+    """What to search for: the question; for a short one in a conversation ("and in 2024?") with the one before it.
+
+    No model rewrites it: with a thinking model that takes longer than the answer (RAGFlow issue 4509).
+    """
+    before = next((message.content for message in reversed(history) if message.role == "user"), "")
+    if not before or len(question) >= FOLLOW_UP:
+        return question
+    length = sum(3 if character > "\u2e80" else 1 for character in question)
+    return f"{before.strip()[:400]}\n{question}" if length < FOLLOW_UP else question
