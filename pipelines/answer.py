@@ -18,7 +18,7 @@ from pipelines.budget import Budget, message_tokens, plan
 from pipelines.citations import CitationParser
 from pipelines.delta import streams_deltas
 from pipelines.drift import LanguageGuard
-from pipelines.generate import generate
+from pipelines.generate import Part, generate, left_to_write
 from pipelines.generation import Generation
 from pipelines.neighbours import with_context
 from pipelines.profiles import Profile
@@ -26,10 +26,10 @@ from pipelines.prompts import ordered, search_prompt
 from pipelines.rag import Rag
 from pipelines.retrieve import retrieve
 from pipelines.turn import Options, Turn, begin
-from pipelines.types import Caller, Event, Hit, Message, Sources, Text
+from pipelines.types import Caller, Event, Finish, Hit, Message, Sources, Text
 
 
-async def answer(
+def answer(
     rag: Rag,
     caller: Caller,
     messages: Sequence[Message],
@@ -48,6 +48,20 @@ async def answer(
     then. Closing the iterator stops the model.
     """
     turn = begin(messages, options or Options(), profile)
+    if not knowledge_base_ids:
+        return respond(rag, turn, None, profile, max_tokens)
+    return _find_and_respond(rag, caller, turn, knowledge_base_ids, top_k, profile, max_tokens)
+
+
+async def _find_and_respond(
+    rag: Rag,
+    caller: Caller,
+    turn: Turn,
+    knowledge_base_ids: Sequence[str],
+    top_k: int,
+    profile: Profile,
+    max_tokens: int,
+) -> AsyncGenerator[Event, None]:
     hits = await find(rag, caller, turn, knowledge_base_ids, top_k)
     async with aclosing(respond(rag, turn, hits, profile, max_tokens)) as events:
         async for event in events:
@@ -79,33 +93,38 @@ async def find(
 async def respond(
     rag: Rag, turn: "Turn", hits: tuple[Hit, ...] | None, profile: Profile, max_tokens: int
 ) -> AsyncGenerator[Event, None]:
-    """The events of the answer to a turn from its passages."""
-    if hits == () and turn.options.tools is None:
-        yield Sources(hits=())
-        yield Text(phrases.NOTHING_FOUND[turn.language])
-        yield turn.finish(abstained=True)
+    """The events of the answer to a turn from its passages.
+
+    One generator deep where a relay writes the whole answer: each one more would cost some microseconds.
+    """
+    options = turn.options
+    if profile.stand_in or (hits == () and options.tools is None):
+        async with aclosing(_without_model(rag, turn, hits)) as events:
+            async for event in events:
+                yield event
         return
-    if profile.stand_in:
-        yield Sources(hits=hits or ())
-        events = _extract(rag, turn, hits or ())
-    else:
-        if turn.options.adaptive and turn.options.thinking is None and decisive(hits or ()):
-            turn.options = replace(turn.options, thinking=False)
-        tools = turn.options.tools
-        budget = plan(
-            turn.question,
-            hits or (),
-            turn.history,
-            window=await context_window(rag.chat, profile),
-            max_tokens=max_tokens,
-            thinking=turn.options.thinking_budget,
-            beside=sum(map(message_tokens, turn.after)) + (tools.tokens() if tools is not None else 0),
-        )
-        yield Sources(hits=budget.hits)
-        events = _write(rag, turn, budget, profile)
-    async with aclosing(events):
-        async for event in events:
-            yield event
+    if options.adaptive and options.thinking is None and decisive(hits or ()):
+        options = turn.options = replace(options, thinking=False)
+    budget = plan(
+        turn.question,
+        hits or (),
+        turn.history,
+        window=await context_window(rag.chat, profile),
+        max_tokens=max_tokens,
+        thinking=options.thinking_budget,
+        beside=sum(map(message_tokens, turn.after)) + (options.tools.tokens() if options.tools is not None else 0),
+    )
+    yield Sources(hits=budget.hits)
+    generation = _generation(rag, turn, budget, profile)
+    generation.relayed = options.relay is not None and await options.relay(generation)
+    parts = left_to_write(generation) if generation.relayed else generate(generation)
+    if parts is not None:
+        async with aclosing(_shown(turn, generation, parts)) as shown:
+            async for event in shown:
+                yield event
+    for text in _last_words(generation):
+        yield text
+    yield _ending(turn, generation)
 
 
 async def context_window(chat: BaseChatModel, profile: Profile) -> int:
@@ -114,54 +133,69 @@ async def context_window(chat: BaseChatModel, profile: Profile) -> int:
     return found or profile.context
 
 
-async def _extract(rag: Rag, turn: Turn, hits: tuple[Hit, ...]) -> AsyncGenerator[Event, None]:
-    """The stand-in's answer: quotes, or, without passages, how to get a model to talk with."""
+async def _without_model(rag: Rag, turn: Turn, hits: tuple[Hit, ...] | None) -> AsyncGenerator[Event, None]:
+    """What is said where nothing was found, and by the stand-in: quotes, or how to get a model to talk with."""
+    yield Sources(hits=hits or ())
     if not hits:
-        yield Text(phrases.STAND_IN_CHAT[turn.language])
-        yield turn.finish()
+        nothing = hits is not None and turn.options.tools is None
+        yield Text((phrases.NOTHING_FOUND if nothing else phrases.STAND_IN_CHAT)[turn.language])
+        yield turn.finish(abstained=nothing)
         return
     quotes = await extract.best_quotes(rag.embeddings, turn.question, hits)
     yield Text(extract.write(quotes, turn.language))
     yield turn.finish(citations=extract.citations(quotes, hits), abstained=not quotes)
 
 
-async def _write(rag: Rag, turn: Turn, budget: Budget, profile: Profile) -> AsyncGenerator[Event, None]:
-    """The model's answer: thinking as it comes, text with resolved citations, and never nothing."""
-    parser = CitationParser(budget.hits) if budget.hits else None
-    generation = Generation(
+def _generation(rag: Rag, turn: Turn, budget: Budget, profile: Profile) -> Generation:
+    return Generation(
         chat=rag.chat,
         messages=prompt_messages(turn, budget, profile),
         profile=profile,
         budget=budget,
         options=turn.options,
         language=turn.language,
-        citing=parser,
+        citing=CitationParser(budget.hits) if budget.hits else None,
         guard=language_guard(turn),
-        relay=turn.options.relay,
     )
-    written = generation.written
-    async with aclosing(generate(generation)) as pieces:
-        async for piece in pieces:
+
+
+async def _shown(turn: Turn, generation: Generation, parts: AsyncGenerator[Part, None]) -> AsyncGenerator[Event, None]:
+    """The model's answer: thinking and calls as they come, text with resolved citations."""
+    citing = generation.citing
+    async with aclosing(parts):
+        async for part in parts:
             turn.mark("first_token")
-            if not isinstance(piece, Text):
-                yield piece
-            elif text := piece.text if parser is None else parser.feed(piece.text):
-                written.append(text)
+            if not isinstance(part, Text):
+                yield part
+            elif text := part.text if citing is None else citing.feed(part.text):
+                generation.written.append(text)
                 yield Text(text)
-    if parser is not None and (rest := parser.close()):
-        written.append(rest)
-        yield Text(rest)
-    if not generation.calls and not "".join(written).strip():
-        yield Text(generation.apology())
-    citations = parser.citations() if parser else ()
+
+
+def _last_words(generation: Generation) -> list[Text]:
+    """What was held back at the end, and what is said instead of nothing."""
+    texts = []
+    if generation.citing is not None and (rest := generation.citing.close()):
+        generation.written.append(rest)
+        texts.append(Text(rest))
+    if not generation.calls and not any(text and not text.isspace() for text in generation.written):
+        texts.append(Text(generation.apology()))
+    return texts
+
+
+def _ending(turn: Turn, generation: Generation) -> Finish:
+    """How the answer ended, with its citations."""
+    budget, citing = generation.budget, generation.citing
+    citations = citing.citations() if citing else ()
     warnings = [*turn.warnings, *budget.warnings, *generation.warnings]
-    if parser is not None and parser.dropped:
-        warnings.append(f"{parser.dropped} citations of passages that do not exist were dropped")
-    yield turn.finish(
+    if citing is not None and citing.dropped:
+        warnings.append(f"{citing.dropped} citations of passages that do not exist were dropped")
+    silent = bool(budget.hits) and not citations and not generation.calls
+    return turn.finish(
         reason=generation.reason,
         usage=generation.usage,
         citations=citations,
-        abstained=bool(budget.hits) and not citations and not generation.calls and abstains("".join(written)),
+        abstained=silent and abstains("".join(generation.written)),
         warnings=tuple(warnings),
     )
 

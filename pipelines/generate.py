@@ -28,27 +28,29 @@ async def generate(generation: Generation) -> AsyncGenerator[Part, None]:
 
     Raises what the chat model raises.
     """
-    if generation.relay is None or not await generation.relay(generation):
+    if not generation.relayed:
         async with aclosing(_first(generation)) as pieces:
             async for piece in pieces:
                 yield piece
+    if (rest := left_to_write(generation)) is not None:
+        async with aclosing(rest):
+            async for piece in rest:
+                yield piece
+
+
+def left_to_write(generation: Generation) -> AsyncGenerator[Part, None] | None:
+    """What has to follow the model's first answer; None if that was all, as it nearly always is."""
     if generation.thoughts and generation.options.thinking is False and generation.profile.thinks == "always":
         generation.warnings.append("the model server cannot make this model skip its thinking")
     if generation.options.tools is not None and streams_deltas(generation.chat) and generation.chat.refuses_tools:
         generation.warnings.append("the model server takes no tools: they were left out")
     if generation.guard is not None and generation.guard.drifted:
-        rest = _repair(generation, generation.guard)
-    elif not generation.answered and generation.thoughts and (generation.cut or generation.reason == "length"):
-        rest = _resume(generation)
-    else:
-        if generation.answered and 0 < generation.budget.thinking <= generation.thought_tokens + 2:
-            generation.warnings.append(
-                f"thinking was ended after about {generation.thought_tokens} tokens, at its limit"
-            )
-        return
-    async with aclosing(rest):
-        async for piece in rest:
-            yield piece
+        return _repair(generation, generation.guard)
+    if not generation.answered and generation.thoughts and (generation.cut or generation.reason == "length"):
+        return _resume(generation)
+    if generation.answered and 0 < generation.budget.thinking <= generation.thought_tokens + 2:
+        generation.warnings.append(f"thinking was ended after about {generation.thought_tokens} tokens, at its limit")
+    return None
 
 
 async def _first(generation: Generation) -> AsyncGenerator[Part, None]:
@@ -156,7 +158,7 @@ async def _repair(generation: Generation, guard: LanguageGuard) -> AsyncGenerato
     except (NotImplementedError, BadRequest):
         if generation.answered:
             raise
-    anew = replace(generation, messages=messages, guard=None, relay=None)
+    anew = replace(generation, messages=messages, guard=None)
     async with aclosing(_deltas(anew)) as deltas:
         async for delta in deltas:
             for piece in _pieces(generation, delta):

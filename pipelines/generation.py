@@ -35,8 +35,8 @@ class Generation:
     language: Language
     citing: CitationParser | None = None
     guard: LanguageGuard | None = None
-    #: writes the model's answer to the client by itself; see `Relaying`
-    relay: "Relaying | None" = None
+    #: the model's first answer was written by a relay
+    relayed: bool = False
     reason: Literal["stop", "length", "tool_calls"] = "stop"
     usage: Usage = field(default_factory=Usage)
     warnings: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ from pipelines.types import Finish, Message
 FOLLOW_UP = 60
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Options:
     """How to answer; every default is the profile's or Deepwell's."""
 

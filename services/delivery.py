@@ -79,15 +79,21 @@ def addresses_for(request: Request, delivery: Delivery | None = None) -> Address
 async def deliver(
     events: AsyncIterator[Event], delivery: Delivery, addresses: Addresses, language: Language
 ) -> AsyncGenerator[Event]:
-    """The events as the client wants them. The address of a passage is known before the event that names it goes on."""
+    """The events as the client wants them."""
     async with aclosing(events):  # type: ignore[type-var]
         async for event in events:
-            addresses.note(event)
-            if isinstance(event, Reasoning) and delivery.reasoning == "none":
-                continue
-            if isinstance(event, Finish) and delivery.sources_list and event.citations:
-                yield Text(sources_list(event.citations, addresses.urls, language))
-            yield event
+            for each in delivered(delivery, addresses, language, event):
+                yield each
+
+
+def delivered(delivery: Delivery, addresses: Addresses, language: Language, event: Event) -> tuple[Event, ...]:
+    """What a client gets for one event. The address of a passage is known before the event that names it goes on."""
+    addresses.note(event)
+    if isinstance(event, Reasoning) and delivery.reasoning == "none":
+        return ()
+    if isinstance(event, Finish) and delivery.sources_list and event.citations:
+        return Text(sources_list(event.citations, addresses.urls, language)), event
+    return (event,)
 
 
 def check_options(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ is cancelled, up to the connection to the model server.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import chain
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -33,7 +34,9 @@ class StreamedCompletion(Response):
     """The answer to a chat completion with `stream`. `events` are set before it is sent."""
 
     media_type = "text/event-stream"
-    events: AsyncGenerator[Event]
+    events: AsyncIterator[Event]
+    #: what the client gets for an event
+    delivered: Callable[[Event], Sequence[Event]]
 
     def __init__(self, completion: Completion, headers: Mapping[str, str]) -> None:
         # Response.__init__ would count the bytes of a body
@@ -67,9 +70,9 @@ class StreamedCompletion(Response):
         unwatch = self._watch(receive, work)
         self._look_after(PATIENCE, 0.0)
         try:
-            async with aclosing(self.events) as events:
+            async with aclosing(self.events) as events:  # type: ignore[type-var]
                 async for event in events:
-                    if frames := b"".join(self._completion.frames(event)):
+                    if frames := b"".join(chain.from_iterable(map(self._completion.frames, self.delivered(event)))):
                         await self._write(frames, last=isinstance(event, Finish))
         except RagError as error:
             if not self._begun:

@@ -1,7 +1,7 @@
 """The OpenAI surface: models and chat completions."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -19,7 +19,7 @@ from services.api.deps import Parts
 from services.api.document import MODEL, STREAM, count, messages, takes, text, tools
 from services.auth import Answerer, Chatter, Computer
 from services.build import Deepwell
-from services.delivery import addresses_for, deliver, delivery_of
+from services.delivery import addresses_for, deliver, delivered, delivery_of
 from services.disconnect import ClientGone
 from services.errors import responses
 from services.streamed import StreamedCompletion
@@ -89,12 +89,15 @@ async def create_chat_completion(request: Request, caller: Answerer, deepwell: P
     )
     headers = ignored_header(deepwell, wanted.extra)
     streamed = StreamedCompletion(completion, headers) if wanted.stream else None
-    how = wanted.how if streamed is None else replace(wanted.how, relay=streamed.relay)
-    found = await client_events(deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=how)
-    events = deliver(found, delivery, addresses, language)
     if streamed is not None:
-        streamed.events = events
+        wanted.how.relay = streamed.relay
+    found = await client_events(
+        deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=wanted.how
+    )
+    if streamed is not None:
+        streamed.events, streamed.delivered = found, partial(delivered, delivery, addresses, language)
         return streamed
+    events = deliver(found, delivery, addresses, language)
     return await json_answer(request, completion.body(events), Lookahead(events).close, headers)
 
 

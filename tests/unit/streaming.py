@@ -99,6 +99,6 @@ async def ask(
         max_tokens=wanted.max_tokens or 4096,
         options=replace(wanted.how, relay=streamed.relay),
     )
-    streamed.events = events
+    streamed.events, streamed.delivered = events, lambda event: (event,)
     await streamed({"type": "http"}, client.receive, client.send)
     return client

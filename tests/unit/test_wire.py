@@ -45,7 +45,7 @@ def stream(
         request = ChatRequest(model="m", messages=(Message(role="user", content="q"),), include_usage=usage)
         completion = Completion(request, {"c": "http://x/c/t"}, form=form, source_events=cards)
         answer, client = StreamedCompletion(completion, {}), Client()
-        answer.events = source()
+        answer.events, answer.delivered = source(), lambda event: (event,)
         await answer({"type": "http"}, client.receive, client.send)
         return client.body
 
