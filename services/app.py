@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services import errors
 from services.api import (
@@ -41,7 +41,7 @@ from services.process import process
 from services.recent import Recent
 from services.settings import Settings
 from services.stored_responses import StoredResponses
-from services.token_path import TokenPath
+from services.token_path import TokenPath, takes
 
 log = logging.getLogger(__name__)
 #: what is exposed to the network, written out
@@ -78,14 +78,24 @@ def operation_id(route: APIRoute) -> str:
 
 
 class Service(FastAPI):
-    """FastAPI, with the token path in front of all middleware but the one that reports bugs."""
+    """FastAPI, with the token path in front of it."""
+
+    token_path: ASGIApp | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request. Where traces are collected, FastAPI sees all of them."""
+        if self.token_path is not None and takes(scope):
+            scope["app"] = self
+            await self.token_path(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """The application as one callable, built at the first request."""
-        outermost = super().build_middleware_stack()
-        assert isinstance(outermost, ServerErrorMiddleware)
-        outermost.app = TokenPath(outermost.app)
-        return outermost
+        """The application as one callable, built at the first request; bugs in the token path are reported alike."""
+        telemetry = getattr(self, "_native_telemetry", None)
+        if telemetry is None or not telemetry.enabled():
+            self.token_path = ServerErrorMiddleware(TokenPath(), handler=self.exception_handlers.get(Exception))
+        return super().build_middleware_stack()
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -19,11 +19,18 @@ COUNTED = "deepwell.counted"
 LOCAL = Caller(name="loopback", scopes=frozenset[Scope]({"chat", "retrieve"}), key_id="loopback")
 
 
+_KEY_HEADERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+
+
 def key_of(request: Request) -> str:
     """The key a client sent: `Authorization: Bearer`, `x-api-key` or `api-key` (Azure style); "" for none."""
-    scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
+    sent: dict[bytes, str] = {}
+    for name, value in request.scope["headers"]:  # `request.headers` decodes all of them for each one looked for
+        if name in _KEY_HEADERS:
+            sent.setdefault(name, value.decode("latin-1"))
+    scheme, _, bearer = sent.get(b"authorization", "").partition(" ")
     key = bearer.strip() if scheme.lower() == "bearer" else ""
-    return key or request.headers.get("x-api-key", "") or request.headers.get("api-key", "")
+    return key or sent.get(b"x-api-key", "") or sent.get(b"api-key", "")
 
 
 async def authenticate(request: Request) -> Caller:

@@ -107,7 +107,7 @@ def build_chat(settings: Settings) -> ChatModel:
     """The chat model in force: the one named by setting, else the one chosen with `deepwell models use`."""
     wanted = settings.chat
     name, profile_name = wanted.model, wanted.profile
-    if wanted.server == "llamacpp" and not name:
+    if chosen_by_file(settings):
         picked = chosen(settings.data_dir)
         name, profile_name = picked.id, profile_name or picked.profile_name
     profile = profile_for(name, profile_name)
@@ -126,6 +126,11 @@ def build_chat(settings: Settings) -> ChatModel:
     ping = functools.partial(ping_server, wanted.url or getattr(connector, "DEFAULT_URL", ""), key)
     passes_on: frozenset[str] = getattr(connector, "PASSES_ON", TOOL_FIELDS)
     return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping, passes_on=passes_on)
+
+
+def chosen_by_file(settings: Settings) -> bool:
+    """Whether the model is the one chosen with `deepwell models use`."""
+    return settings.chat.server == "llamacpp" and not settings.chat.model
 
 
 def build_utility(settings: Settings) -> ChatModel | None:
@@ -177,26 +182,30 @@ class Deepwell:
         self.utility = build_utility(settings)
         self.signer = signer_for(settings)
         self._chat = build_chat(settings)
-        self._chosen = str(choice_file(settings.data_dir))
-        self._choice = changed(self._chosen)
+        #: the file that says which model answers; "" where a setting says so
+        self._chosen = str(choice_file(settings.data_dir)) if chosen_by_file(settings) else ""
+        self._choice = changed(self._chosen) if self._chosen else 0
+        self._rag: Rag | None = None
 
     @property
     def chat(self) -> ChatModel:
         """The model in force; follows `deepwell models use` without a restart."""
-        choice = changed(self._chosen)
-        if choice != self._choice:
+        if self._chosen and (choice := changed(self._chosen)) != self._choice:
             self._chat, self._choice = build_chat(self.settings), choice
         return self._chat
 
     async def rag(self) -> Rag:
         """The parts as the pipelines take them."""
-        return Rag(
-            chat=self.chat.model,
-            embeddings=self.embeddings,
-            index=self.index,
-            lexical=self.lexical,
-            passages=self.store.passages,
-        )
+        chat = self.chat.model
+        if self._rag is None or self._rag.chat is not chat:
+            self._rag = Rag(
+                chat=chat,
+                embeddings=self.embeddings,
+                index=self.index,
+                lexical=self.lexical,
+                passages=self.store.passages,
+            )
+        return self._rag
 
     async def visible(self, caller: Caller) -> list[KnowledgeBase]:
         """The knowledge bases that the caller's key allows."""

@@ -16,8 +16,9 @@ import re
 import secrets
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pipelines.errors import BadRequest, NotFound
@@ -113,14 +114,19 @@ def citation_secret(data_dir: Path) -> bytes:
 class Addresses:
     """The address of each passage that one answer names: of the passage first, of the quote once it is cited."""
 
-    def __init__(self, signer: Signer, base: str, *, quotes: bool = True) -> None:
+    def __init__(self, signer: Signer, base: Callable[[], str], *, quotes: bool = True) -> None:
+        """`base` gives the address of this service; asked only where there is a passage to name."""
         self._signer = signer
-        self._base = base.rstrip("/")
+        self._find_base = base
         #: False keeps one address for each passage, for clients that take another one for another source
         self._quotes = quotes
         self._texts: dict[str, str] = {}
         #: by chunk id; filled by `note`
         self.urls: dict[str, str] = {}
+
+    @cached_property
+    def _base(self) -> str:
+        return self._find_base().rstrip("/")
 
     def note(self, event: Event) -> None:
         """Fill `urls` with the passages an event names."""

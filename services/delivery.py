@@ -44,9 +44,16 @@ class Delivery:
     source_events: bool = False
 
 
+_ORDINARY = Delivery()
+#: fields of a body that say something about it
+_SAID = frozenset({"reasoning_format", "sources_list"})
+
+
 def delivery_of(request: Request, body: Mapping[str, Any]) -> Delivery:
     """Read it from a request that is authenticated, and its body."""
     key: Mapping[str, Any] = request.state.options
+    if not key and _SAID.isdisjoint(body) and not any(name.startswith(b"x-") for name, _ in request.scope["headers"]):
+        return _ORDINARY  # the usual case
     kind = CLIENTS.get(key.get("client", ""), {})
     headers = request.headers
     form = (
@@ -72,8 +79,10 @@ def _flag(value: object) -> bool | None:
 def addresses_for(request: Request, delivery: Delivery | None = None) -> Addresses:
     """The addresses of one answer's passages, as the readers of this request reach them."""
     deepwell = request.app.state.deepwell
-    base = deepwell.settings.server.public_url or str(request.base_url)
-    return Addresses(deepwell.signer, base, quotes=delivery is None or not delivery.source_events)
+    public = deepwell.settings.server.public_url
+    return Addresses(
+        deepwell.signer, lambda: public or str(request.base_url), quotes=delivery is None or not delivery.source_events
+    )
 
 
 async def deliver(

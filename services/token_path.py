@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from pipelines.errors import RagError
 from pipelines.types import Caller
@@ -32,19 +32,10 @@ ROUTES: dict[str, tuple[Route, tuple[Right, ...]]] = {
 
 
 class TokenPath:
-    """Raw ASGI: answers POST to the paths of ROUTES, calls the app for the rest.
-
-    Pages in a browser go to the app, too: their answers need CORS headers.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    """Raw ASGI: answers the requests that `takes` names."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["type"] != "http" or scope["path"] not in ROUTES or scope["method"] != "POST" or _in_page(scope):
-            await self.app(scope, receive, send)
-            return
         route, rights = ROUTES[scope["path"]]
         request = Request(scope, receive, send)
         try:
@@ -61,5 +52,8 @@ class TokenPath:
             await Response(status_code=499)(scope, receive, send)  # nobody reads it
 
 
-def _in_page(scope: Scope) -> bool:
-    return any(name == b"origin" for name, _ in scope["headers"])
+def takes(scope: Scope) -> bool:
+    """Whether a request is for the token path. Pages in a browser are not: their answers need CORS headers."""
+    if scope["type"] != "http" or scope["path"] not in ROUTES or scope["method"] != "POST":
+        return False
+    return not any(name == b"origin" for name, _ in scope["headers"])

@@ -80,7 +80,7 @@ async def records(
         min_score=max(deepwell.settings.retrieval.min_score, wanted.score_threshold),
     )
     documents = await deepwell.store.documents.find_all({hit.chunk.document_id for hit in hits})
-    url = Addresses(deepwell.signer, address).passage
+    url = Addresses(deepwell.signer, lambda: address).passage
     made = [record(hit, documents.get(hit.chunk.document_id), base, url(hit.chunk.id)) for hit in hits]
     return [each for each in made if wanted.matches(each["metadata"])][: wanted.top_k]
 

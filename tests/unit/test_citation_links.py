@@ -91,7 +91,7 @@ def test_a_passage_has_an_address_when_found_and_one_with_its_quote_when_cited()
     citation = Citation(n=1, chunk_id="c1", document_id="d", document="a.pdf", page=None, quote="have 25 days.")
     for quotes in (True, False):
         signer = Signer(SECRET)
-        addresses = Addresses(signer, "http://x:1/", quotes=quotes)
+        addresses = Addresses(signer, lambda: "http://x:1/", quotes=quotes)
         addresses.note(Sources(hits=(hit,)))
         found = addresses.urls["c1"]
         assert found.startswith("http://x:1/c/")
