@@ -59,6 +59,17 @@ class Pump:
         self._ended = False
         self._error: Exception | None = None
 
+    def at_first(self, note: Callable[[], None]) -> None:
+        """Call `note` when the first frames go out; afterwards no chunk pays for it."""
+        send = self._send
+
+        def first(frames: bytes) -> Awaitable[None] | None:
+            self._send = send
+            note()
+            return send(frames)
+
+        self._send = first
+
     async def run(self) -> None:
         """Until the answer has ended or the relay is done with it. Raises what the server did wrong.
 
@@ -110,11 +121,14 @@ class Pump:
             self._done.set_result(None)
 
 
-async def pump(answer: Answer, relay: Relay, send: Send) -> None:
+async def pump(answer: Answer, relay: Relay, send: Send, first: Callable[[], None] | None = None) -> None:
     """Relay a whole answer to `send`, what the relay holds back at the end included. Raises what the server did wrong.
 
-    Whatever came while `send` waited goes out in one piece.
+    Whatever came while `send` waited goes out in one piece. `first` is called when the first frames go out.
     """
-    await Pump(answer, relay, send).run()
+    pumping = Pump(answer, relay, send)
+    if first is not None:
+        pumping.at_first(first)
+    await pumping.run()
     if (frames := relay.finish()) and (work := send(frames)) is not None:
         await work

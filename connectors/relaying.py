@@ -1,5 +1,7 @@
 """A generation whose answer goes to the client as bytes: the fast way through, where it can be taken."""
 
+import time
+
 from connectors.chat_model import ServedChat
 from connectors.frames import Frames
 from connectors.pump import Send, pump
@@ -33,9 +35,13 @@ async def relay(generation: Generation, frames: Frames, send: Send) -> bool:
         limit=generation.limit(),
         failed=served.failed,
     )
+
+    def first() -> None:
+        generation.first = time.perf_counter()
+
     try:
         async with await served.ask(request) as answer:
-            await pump(answer, made, send)
+            await pump(answer, made, send, first)
             if made.ended:
                 await answer.finish()
     except BadRequest as error:

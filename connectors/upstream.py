@@ -16,6 +16,7 @@ import orjson
 
 from connectors.connection import Connection
 from pipelines.errors import ModelUnavailable
+from pipelines.watch import current
 
 #: largest body read as a whole
 MAX_BODY = 64 * 1024 * 1024
@@ -166,10 +167,11 @@ class Upstream:
 
         Sent again only if a kept-alive connection turns out to be closed before a byte of the answer came.
         """
-        head = b"%s %s HTTP/1.1\r\n%scontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
+        head = b"%s %s HTTP/1.1\r\n%s%scontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % (
             method.encode(),
             (self.path + path).encode(),
             self._fields,
+            _watched(),
             len(body),
         )
         seconds = timeout or self._timeout
@@ -225,6 +227,15 @@ def authorization(key: str) -> str:
     if key.startswith("bare:"):
         return key.removeprefix("bare:")
     return key if " " in key else f"Bearer {key}"
+
+
+def _watched() -> bytes:
+    """Headers that let the model server's log and traces be matched with ours."""
+    watch = current()
+    if watch is None or not watch.id:
+        return b""
+    traced = f"traceparent: {watch.traceparent}\r\n" if watch.traceparent else ""
+    return f"x-request-id: {_one_line(watch.id)}\r\n{traced}".encode()
 
 
 def _one_line(value: str) -> str:

@@ -5,6 +5,7 @@
 Without knowledge bases the same is a plain chat. The stand-in model is never let speak: it answers in quotes.
 """
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -27,6 +28,7 @@ from pipelines.rag import Rag
 from pipelines.retrieve import retrieve
 from pipelines.turn import Options, Turn, begin
 from pipelines.types import Caller, Event, Finish, Hit, Message, Sources, Text
+from pipelines.watch import step
 
 
 def answer(
@@ -62,7 +64,8 @@ async def _find_and_respond(
     profile: Profile,
     max_tokens: int,
 ) -> AsyncGenerator[Event, None]:
-    hits = await find(rag, caller, turn, knowledge_base_ids, top_k)
+    with turn:
+        hits = await find(rag, caller, turn, knowledge_base_ids, top_k)
     async with aclosing(respond(rag, turn, hits, profile, max_tokens)) as events:
         async for event in events:
             yield event
@@ -97,34 +100,46 @@ async def respond(
 
     One generator deep where a relay writes the whole answer: each one more would cost some microseconds.
     """
+    with turn:
+        if profile.stand_in or (hits == () and turn.options.tools is None):
+            async with aclosing(_without_model(rag, turn, hits)) as events:
+                async for event in events:
+                    yield event
+            return
+        with step("prompt"):
+            budget = await _planned(rag, turn, hits or (), profile, max_tokens)
+        yield Sources(hits=budget.hits)
+        generation, relaying = _generation(rag, turn, budget, profile), turn.options.relay
+        began = time.perf_counter()
+        with step("engine"):
+            generation.relayed = relaying is not None and await relaying(generation)
+            parts = left_to_write(generation) if generation.relayed else generate(generation)
+            if parts is not None:
+                async with aclosing(_shown(turn, generation, parts)) as shown:
+                    async for event in shown:
+                        yield event
+        turn.note_stream(began, generation.first)
+        with step("citations"):
+            last, ending = _last_words(generation), _ending(turn, generation)
+        for text in last:
+            yield text
+        yield ending
+
+
+async def _planned(rag: Rag, turn: Turn, hits: tuple[Hit, ...], profile: Profile, max_tokens: int) -> Budget:
+    """The window divided; thinking is switched off on the way where one passage is decisive."""
     options = turn.options
-    if profile.stand_in or (hits == () and options.tools is None):
-        async with aclosing(_without_model(rag, turn, hits)) as events:
-            async for event in events:
-                yield event
-        return
-    if options.adaptive and options.thinking is None and decisive(hits or ()):
+    if options.adaptive and options.thinking is None and decisive(hits):
         options = turn.options = replace(options, thinking=False)
-    budget = plan(
+    return plan(
         turn.question,
-        hits or (),
+        hits,
         turn.history,
         window=await context_window(rag.chat, profile),
         max_tokens=max_tokens,
         thinking=options.thinking_budget,
         beside=sum(map(message_tokens, turn.after)) + (options.tools.tokens() if options.tools is not None else 0),
     )
-    yield Sources(hits=budget.hits)
-    generation = _generation(rag, turn, budget, profile)
-    generation.relayed = options.relay is not None and await options.relay(generation)
-    parts = left_to_write(generation) if generation.relayed else generate(generation)
-    if parts is not None:
-        async with aclosing(_shown(turn, generation, parts)) as shown:
-            async for event in shown:
-                yield event
-    for text in _last_words(generation):
-        yield text
-    yield _ending(turn, generation)
 
 
 async def context_window(chat: BaseChatModel, profile: Profile) -> int:
@@ -164,7 +179,7 @@ async def _shown(turn: Turn, generation: Generation, parts: AsyncGenerator[Part,
     citing = generation.citing
     async with aclosing(parts):
         async for part in parts:
-            turn.mark("first_token")
+            turn.mark("first_token", generation.first)
             if not isinstance(part, Text):
                 yield part
             elif text := part.text if citing is None else citing.feed(part.text):

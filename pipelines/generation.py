@@ -51,6 +51,8 @@ class Generation:
     cut: bool = False
     #: the tools it called
     calls: ToolCalls = field(default_factory=ToolCalls)
+    #: when a relay wrote the first token, in seconds of `time.perf_counter`; 0 for an answer that came as events
+    first: float = 0.0
 
     def apology(self) -> str:
         """What is said instead of nothing."""

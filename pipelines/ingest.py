@@ -13,6 +13,7 @@ from pipelines.errors import UnreadableDocument
 from pipelines.rag import LexicalIndex, TextEmbeddings, VectorIndex
 from pipelines.splitters import passage_text, split
 from pipelines.types import Chunk, Page
+from pipelines.watch import current, step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +67,12 @@ def _chunk(embeddings: TextEmbeddings, pages: Path, target: Target) -> list[Chun
 
 async def embed_and_index(parts: IngestParts, chunks: Sequence[Chunk]) -> None:
     """Embed passages of ONE knowledge base and write their vectors. Raises ModelUnavailable, IndexUnavailable."""
-    vectors = await parts.embeddings.embed_passages([passage_text(chunk) for chunk in chunks])
-    await parts.index.upsert(chunks, vectors)
+    with step("embed batch"):
+        vectors = await parts.embeddings.embed_passages([passage_text(chunk) for chunk in chunks])
+    with step("write vectors"):
+        await parts.index.upsert(chunks, vectors)
+    if (watch := current()) is not None:
+        watch.passages += len(chunks)
 
 
 async def remove(parts: IngestParts, knowledge_base_id: str, chunk_ids: Sequence[str], batch: int = 500) -> None:

@@ -15,6 +15,7 @@ from pipelines.errors import BadRequest, Forbidden, NotFound
 from pipelines.fusion import Fused, fuse
 from pipelines.rag import Rag
 from pipelines.types import Caller, Chunk, Hit, Scored
+from pipelines.watch import step
 
 #: characters of a question that are searched for: about what an embedding model reads
 LONGEST_QUESTION = 2000
@@ -42,10 +43,12 @@ async def retrieve(
     if not asked:
         raise BadRequest("the question is empty: say what to look for")
     dense, lexical = await _both(
-        _dense(rag, asked, knowledge_base_ids, candidates), rag.lexical.search(knowledge_base_ids, asked, candidates)
+        _dense(rag, asked, knowledge_base_ids, candidates), _lexical(rag, asked, knowledge_base_ids, candidates)
     )
-    found = [each for each in fuse(dense, lexical) if each.score >= min_score]
-    return await _hydrated(rag, knowledge_base_ids, found, top_k)
+    with step("fuse"):
+        found = [each for each in fuse(dense, lexical) if each.score >= min_score]
+    with step("passages"):
+        return await _hydrated(rag, knowledge_base_ids, found, top_k)
 
 
 def check_access(caller: Caller, knowledge_base_ids: Sequence[str]) -> None:
@@ -61,7 +64,15 @@ def check_access(caller: Caller, knowledge_base_ids: Sequence[str]) -> None:
 
 
 async def _dense(rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int) -> list[Scored]:
-    return await rag.index.search(knowledge_base_ids, await rag.embeddings.embed_question(question), limit)
+    with step("embed"):
+        vector = await rag.embeddings.embed_question(question)
+    with step("dense"):
+        return await rag.index.search(knowledge_base_ids, vector, limit)
+
+
+async def _lexical(rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int) -> list[Scored]:
+    with step("lexical"):
+        return await rag.lexical.search(knowledge_base_ids, question, limit)
 
 
 async def _both(*legs: Coroutine[None, None, list[Scored]]) -> list[list[Scored]]:

@@ -1,12 +1,14 @@
 """One turn of a conversation: what is asked and how, what came before, and the rounds of tools since."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
+from types import TracebackType
 from typing import Any
 
-from pipelines.errors import BadRequest
+from pipelines.errors import BadRequest, RagError
 from pipelines.generation import Relaying
 from pipelines.language import Language, detect
 from pipelines.profiles import Profile
@@ -14,6 +16,7 @@ from pipelines.prompts import Order
 from pipelines.reasoning import strip_reasoning
 from pipelines.tools import Tools, circling, split, without_tools
 from pipelines.types import Finish, Message
+from pipelines.watch import Watch, current, step
 
 #: a question shorter than this is looked up with the one before; in characters, of which Japanese and Chinese count 3
 FOLLOW_UP = 60
@@ -68,6 +71,8 @@ class Turn:
     looked_up: str = ""
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    #: where it is noted what this answer spends its time on
+    watch: Watch = field(default_factory=lambda: current() or Watch())
     _began: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -78,17 +83,40 @@ class Turn:
         before, after = split(self.messages, last)
         self.history, self.after = tuple(map(clean, before)), tuple(map(clean, after))
         self.language = self.options.answer_in or detect(self.question)
-        self.looked_up = look_up(self.question, self.history)
+        with step("rewrite"):
+            self.looked_up = look_up(self.question, self.history)
+        self.watch.question = self.question
 
-    def mark(self, step: str) -> None:
-        """Note the seconds since the beginning, once for each step."""
-        self.timings.setdefault(step, round(time.perf_counter() - self._began, 4))
+    def __enter__(self) -> None:
+        """Within, an error or a client that leaves is noted as the end of the question."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, RagError):
+            self.watch.outcome, self.watch.error = "failed", error.code
+        elif kind is not None and issubclass(kind, GeneratorExit | asyncio.CancelledError):
+            self.watch.outcome = self.watch.outcome or "left"
+
+    def mark(self, step: str, at: float = 0.0) -> None:
+        """Note the seconds from the beginning until now, or until `at`, once for each step."""
+        if step not in self.timings:
+            self.timings[step] = round((at or time.perf_counter()) - self._began, 4)
+
+    def note_stream(self, began: float, first: float) -> None:
+        """Note waiting for the engine's first token and the stream after it; `first` is when a relay wrote it."""
+        self.mark("first_token", first)
+        first, now = self._began + self.timings["first_token"], time.perf_counter()
+        self.watch.note("first token", began, first)
+        self.watch.note("stream", first, now)
 
     def finish(self, **fields: Any) -> Finish:
         """The end, with the timings."""
         self.mark("first_token")
         self.mark("total")
-        return Finish(timings=self.timings, **fields)
+        made = Finish(timings=self.timings, **fields)
+        self.watch.note_answer(made)
+        return made
 
 
 def begin(messages: Sequence[Message], options: Options, profile: Profile) -> Turn:

@@ -15,6 +15,7 @@ from pipelines.rag import Rag
 from pipelines.thinking import NOTHINK
 from pipelines.turn import Options
 from pipelines.types import Caller, Event, Finish, Message, Text
+from pipelines.watch import current
 from services.build import Deepwell
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ async def answer_events(
     options: Options | None = None,
 ) -> AsyncIterator[Event]:
     """The events of one answer, with the settings in force where the caller names none."""
+    if (watch := current()) is not None:
+        watch.model = deepwell.chat.id
     settings = deepwell.settings
     found = settings.retrieval
     if knowledge_base_ids or settings.chat.answer_language:  # else nothing of it matters, and a copy takes 6 µs
@@ -108,6 +111,8 @@ async def client_events(
         return await answer_events(
             deepwell, caller, messages, knowledge_base_ids, max_tokens=max_tokens, options=options
         )
+    if (watch := current()) is not None:
+        watch.model, watch.outcome = deepwell.chat.id, "client"
     options = replace(options or Options(), thinking=False, relay=None)
     tokens = min(max_tokens or META_TOKENS, META_TOKENS)
     rag = await deepwell.rag()

@@ -1,6 +1,8 @@
 """The HTTP service: routers, errors, lifespan."""
 
+import asyncio
 import contextlib
+import functools
 import gc
 import logging
 from collections.abc import AsyncIterator
@@ -25,6 +27,7 @@ from services.api import (
     keys,
     knowledge_bases,
     mcp,
+    metrics,
     ollama,
     pages,
     rerank,
@@ -36,12 +39,16 @@ from services.api import (
 from services.build import open_deepwell
 from services.limits import Limits
 from services.mcp import Mcp
+from services.metrics import Metrics
+from services.metrics_port import metrics_port
 from services.paths import Aliases, segments_of
 from services.process import process
 from services.recent import Recent
 from services.settings import Settings
 from services.stored_responses import StoredResponses
 from services.token_path import TokenPath, takes
+from services.tracing import Tracing
+from services.watching import Watching, marked
 
 log = logging.getLogger(__name__)
 #: what is exposed to the network, written out
@@ -65,6 +72,7 @@ ROUTERS = (
     jobs,
     keys,
     mcp,
+    metrics,
 )
 #: pages served by this machine, and pages inside desktop applications
 LOOPBACK_ORIGINS = (
@@ -78,17 +86,22 @@ def operation_id(route: APIRoute) -> str:
 
 
 class Service(FastAPI):
-    """FastAPI, with the token path in front of it."""
+    """FastAPI, with the token path in front of it, and a record of each request around both."""
 
     token_path: ASGIApp | None = None
+    watching: Watching
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request. Where traces are collected, FastAPI sees all of them."""
+        """Serve a request."""
+        scope["app"] = self
+        await self.watching(scope, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request that is watched. Where FastAPI itself collects traces, it sees all of them."""
         if self.token_path is not None and takes(scope):
-            scope["app"] = self
             await self.token_path(scope, receive, send)
-            return
-        await super().__call__(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, marked(send))
 
     def build_middleware_stack(self) -> ASGIApp:
         """The application as one callable, built at the first request; bugs in the token path are reported alike."""
@@ -99,7 +112,12 @@ class Service(FastAPI):
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application for these settings. The parts are opened when it starts and closed when it stops."""
+    """The application for these settings. The parts are opened when it starts and closed when it stops.
+
+    Raises BadRequest for traces that cannot be sent.
+    """
+    counted = Metrics()
+    tracing = Tracing("deepwell", settings.tracing) if settings.tracing.endpoint else None
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -109,10 +127,14 @@ def create_app(settings: Settings) -> FastAPI:
             gc.collect()
             gc.freeze()  # what is there now stays: looking through it again and again costs every request
             gc.set_threshold(20_000, 20, 20)
-            try:
-                yield
-            finally:
-                await app.state.mcp.close()
+            wanted, text = settings.metrics, functools.partial(metrics.text, deepwell, counted)
+            async with metrics_port(wanted.host, wanted.port, text, counted.content_type):
+                try:
+                    yield
+                finally:
+                    await app.state.mcp.close()
+                    if tracing is not None:
+                        await asyncio.to_thread(tracing.close)
 
     app = Service(
         title="Deepwell",
@@ -121,6 +143,8 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
         generate_unique_id_function=operation_id,
     )
+    app.state.metrics = counted
+    app.watching = Watching(app.serve, counted, tracing, settings.log.questions)
     app.state.limits = Limits()
     app.state.recent = Recent()
     app.state.responses = StoredResponses(settings.server.stored_responses)
@@ -142,7 +166,7 @@ def allow_origins(app: FastAPI, wanted: str) -> None:
         allow_origin_regex=LOOPBACK_ORIGINS if wanted == "loopback" else None,
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Retry-After", "WWW-Authenticate", "X-Ignored-Params"],
+        expose_headers=["Retry-After", "WWW-Authenticate", "X-Ignored-Params", "X-Request-Id"],
         allow_private_network=True,
     )
 

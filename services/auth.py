@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from pipelines.errors import Forbidden, Unauthorized
 from pipelines.types import Caller, Scope
+from pipelines.watch import current, step
 from services.limits import KeyLimits, Limits
 from services.settings import Settings
 from services.store.keys import PREFIX, caller_of
@@ -35,6 +36,14 @@ def key_of(request: Request) -> str:
 
 async def authenticate(request: Request) -> Caller:
     """Who sent this request; it is counted against the limit of the key. Raises Unauthorized, TooManyRequests."""
+    with step("auth"):
+        caller = await _authenticate(request)
+    if (watch := current()) is not None:
+        watch.caller = caller.name
+    return caller
+
+
+async def _authenticate(request: Request) -> Caller:
     deepwell = request.app.state.deepwell
     secret = key_of(request)
     key = await deepwell.store.keys.find(secret) if secret else None

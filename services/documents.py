@@ -10,6 +10,7 @@ from typing import BinaryIO, Protocol
 
 from pipelines.errors import TooLarge
 from pipelines.loaders import find
+from pipelines.watch import step
 from services import passwords
 from services.jobs import Jobs
 from services.settings import Settings
@@ -48,7 +49,7 @@ async def add_document(
     name = document_name(name)
     incoming = settings.data_dir / "incoming" / secrets.token_hex(8)
     try:
-        with database_errors():
+        with database_errors(), step("receive"):
             incoming.parent.mkdir(parents=True, exist_ok=True)
             sha256, size = await _receive(content, incoming, settings.server.max_upload_mb << 20, name)
         await asyncio.to_thread(find, incoming, name)

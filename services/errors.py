@@ -26,6 +26,7 @@ from pipelines.errors import (
     Unauthorized,
     Unavailable,
 )
+from pipelines.watch import current
 from services.disconnect import ClientGone
 from services.store.database import FULL
 
@@ -149,7 +150,10 @@ def install(app: FastAPI) -> None:
     async def bug(request: Request, error: Exception) -> JSONResponse:
         log.error("bug in %s %s", request.method, request.url.path, exc_info=error)
         message = "Deepwell failed in a way it should not; the server's log has the details"
-        return error_response(request, RagError(message))
+        response = error_response(request, RagError(message))
+        if (watch := current()) is not None:
+            response.headers["X-Request-Id"] = watch.id  # the log line above has it, too
+        return response
 
     async def client_gone(_: Request, __: Exception) -> Response:
         return Response(status_code=499)  # nobody reads it

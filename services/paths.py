@@ -28,7 +28,7 @@ class Aliases:
         if scope["type"] == "http":
             path = canonical(scope["path"], self.first_segments)
             if path != scope["path"]:
-                scope = {**scope, "path": path, "raw_path": path.encode()}
+                scope["path"], scope["raw_path"] = path, path.encode()
         await self.app(scope, receive, send)
 
 

@@ -18,6 +18,8 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     values = {name: environ[key] for key, name in names.items() if name != "config" and not name.startswith("test_")}
     for name in [name for name in values if name.endswith(FROM_FILE)]:
         values[name.removesuffix(FROM_FILE)] = _content(Path(values.pop(name)), name)
+    if standard := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):  # the name that every program with traces knows
+        values.setdefault("tracing.endpoint", standard)
     return values
 
 

@@ -13,17 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
 from services.choices import wrong_choice
+from services.sections import LogSettings, MetricsSettings, Section, TracingSettings
 from services.setting_sources import PREFIX, from_environment, from_file
-
-
-class Section(BaseModel):
-    """A part of the settings; unknown names are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ServerSettings(Section):
@@ -171,13 +166,6 @@ class IngestSettings(Section):
     batch: int = Field(64, ge=1, description="Passages embedded and written at once.")
 
 
-class LogSettings(Section):
-    """Logging."""
-
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe level written.")
-    format: Literal["text", "json"] = Field("text", description="Form of a log line.")
-
-
 class HubSettings(Section):
     """Where model weights are downloaded from, only when asked."""
 
@@ -202,6 +190,8 @@ class Settings(Section):
     ingest: IngestSettings = IngestSettings()
     hub: HubSettings = HubSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    tracing: TracingSettings = TracingSettings()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

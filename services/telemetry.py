@@ -1,14 +1,25 @@
-"""Logging, configured once. Document text and questions are not logged."""
+"""Logging, configured once. Text of documents is never logged, text of questions only where a setting asks for it."""
 
 import json
 import logging
 import sys
 import time
 
-from services.settings import LogSettings
+from pipelines.watch import current
+from services.sections import LogSettings
 
 #: our own three roots; libraries below stay at warning
 ROOTS = ("services", "connectors", "pipelines")
+
+
+class Lines(logging.Formatter):
+    """Lines for people, with the id of the request or job they belong to."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as text."""
+        text = super().format(record)
+        watch = current()
+        return text if watch is None or not watch.id else f"{text} [{watch.id}]"
 
 
 class JsonLines(logging.Formatter):
@@ -22,6 +33,10 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if (watch := current()) is not None:
+            line["request_id"] = watch.id
+            line |= {"trace_id": watch.traceparent[3:35]} if watch.traceparent else {}
+        line |= getattr(record, "fields", {})
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
@@ -30,7 +45,7 @@ class JsonLines(logging.Formatter):
 def configure_logging(settings: LogSettings) -> None:
     """Send logs to standard error in the form and from the level that the settings name."""
     handler = logging.StreamHandler(sys.stderr)
-    plain = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    plain = Lines("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
     handler.setFormatter(JsonLines() if settings.format == "json" else plain)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     for root in (*ROOTS, "uvicorn.error"):

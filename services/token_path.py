@@ -15,12 +15,14 @@ from starlette.types import Receive, Scope, Send
 from pipelines.errors import RagError
 from pipelines.types import Caller
 from pipelines.types import Scope as Right
+from pipelines.watch import Watch, current
 from services.api.chat import create_chat_completion
 from services.api.embeddings import create_embeddings
 from services.auth import authenticate, permitted
 from services.build import Deepwell
 from services.disconnect import ClientGone
 from services.errors import error_response
+from services.watching import HEADER
 
 Route = Callable[[Request, Caller, Deepwell], Awaitable[Response]]
 CHAT = "/v1/chat/completions"
@@ -36,6 +38,8 @@ class TokenPath:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
+        watch = current() or Watch()
+        scope["deepwell.route"] = scope["path"]
         route, rights = ROUTES[scope["path"]]
         request = Request(scope, receive, send)
         try:
@@ -45,11 +49,19 @@ class TokenPath:
             place = limits.answer(caller.key_id, request.state.limits) if held else contextlib.nullcontext()
             with place:
                 answer = await route(request, caller, request.app.state.deepwell)
-                await answer(scope, receive, send)
+                await _marked(answer, watch)(scope, receive, send)
         except RagError as error:
-            await error_response(request, error)(scope, receive, send)
+            await _marked(error_response(request, error), watch)(scope, receive, send)
         except ClientGone:
-            await Response(status_code=499)(scope, receive, send)  # nobody reads it
+            await _marked(Response(status_code=499), watch)(scope, receive, send)  # nobody reads it
+
+
+def _marked(answer: Response, watch: Watch) -> Response:
+    """The answer with the request's id; no wrapper around `send`, which is called for each chunk."""
+    watch.status = answer.status_code
+    if watch.id:
+        answer.raw_headers.append((HEADER, watch.id.encode()))
+    return answer
 
 
 def takes(scope: Scope) -> bool:

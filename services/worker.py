@@ -21,10 +21,12 @@ from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION
 from services.jobs import Jobs
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock, turn
+from services.metrics_port import metrics_port
 from services.process import process
 from services.reconcile import reconcile
 from services.settings import Settings
 from services.store.store import Store
+from services.tracing import Tracing
 from services.workflows import Workflows
 
 log = logging.getLogger(__name__)
@@ -57,9 +59,11 @@ async def _main(settings: Settings) -> None:
         processes=limits.parse_processes, timeout=limits.parse_timeout, memory_mb=limits.parse_memory_mb
     )
     try:
-        async with working(settings, parts, parser):
-            log.info("worker is ready")
-            await stop.wait()
+        async with working(settings, parts, parser) as workflows:
+            watched, wanted = workflows.watched, settings.metrics
+            async with metrics_port(wanted.host, wanted.worker_port, watched.text, watched.metrics.content_type):
+                log.info("worker is ready")
+                await stop.wait()
     finally:
         await parser.close()
         await parts.index.close()
@@ -76,6 +80,8 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
         async with await Store.open(settings.store_url()) as store:
             jobs = await Jobs.open(settings, store)  # makes the job database, too
             workflows = Workflows(store, parts, parser, jobs, settings.ingest, settings.data_dir)
+            watched = workflows.watched
+            watched.tracing = Tracing("deepwell-worker", settings.tracing) if settings.tracing.endpoint else None
             workflows.register()
             try:
                 await _launch(settings, name)
@@ -96,6 +102,8 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
             finally:
                 await jobs.close()
                 await _end()
+                if watched.tracing is not None:
+                    await asyncio.to_thread(watched.tracing.close)
 
 
 async def _launch(settings: Settings, executor: str) -> None:

@@ -16,6 +16,7 @@ from dbos import error as dbos_errors
 from pipelines.errors import Conflict, RagError
 from pipelines.ingest import IngestParts
 from pipelines.types import JobState
+from pipelines.watch import step
 from services.deleting import Deleting
 from services.ingesting import Ingesting, Parser
 from services.job import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
@@ -25,6 +26,7 @@ from services.repair import repair
 from services.settings import IngestSettings
 from services.store.store import Store
 from services.turns import Turns
+from services.watched_jobs import WatchedJobs
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class Workflows:
         self._parsing = asyncio.Semaphore(settings.parse_processes)
         self._embedding = asyncio.Semaphore(1)
         self.retry_seconds = 1.0
+        self.watched = WatchedJobs()
 
     def register(self) -> None:
         """Before DBOS.launch: workflows are found again by these names after a restart."""
@@ -62,7 +65,7 @@ class Workflows:
             (DELETE, self._run_deletion),
             (DELETE_KNOWLEDGE_BASE, self._run_purge),
         ):
-            DBOS.workflow(name=name, max_recovery_attempts=100)(_function(run))
+            DBOS.workflow(name=name, max_recovery_attempts=100)(_function(self.watched.run, name, run))
 
     async def _run_ingestion(self, document_id: str, job_id: str) -> str:
         """The outermost boundary of an ingestion: whatever happens ends on the document, in words."""
@@ -125,7 +128,8 @@ class Workflows:
             "preemptible": True,
         }
         try:
-            return await DBOS.run_step_async(options, _function(run), *arguments)
+            with step(name):
+                return await DBOS.run_step_async(options, _function(run), *arguments)
         except dbos_errors.DBOSMaxStepRetriesExceeded as error:
             raise error.errors[-1] from error
 
@@ -165,11 +169,11 @@ class Workflows:
         return {"receipt": receipt(before, after), "notes": [SHARED] if after["files"] else []}
 
 
-def _function(run: Callable[..., Awaitable[Any]]) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _function(run: Callable[..., Awaitable[Any]], *first: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
     """The job library writes attributes on what it is given, which methods do not take."""
 
     async def function(*arguments: Any) -> Any:
-        return await run(*arguments)
+        return await run(*first, *arguments)
 
     return function
 

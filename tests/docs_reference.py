@@ -12,7 +12,8 @@ import typer
 from pydantic import SecretStr
 
 from pipelines import errors
-from services.settings import PREFIX, Section, Settings
+from services.sections import Section
+from services.settings import PREFIX, Settings
 
 REFERENCE = Path(__file__).parents[1] / "docs" / "reference"
 NOTE = "<!-- Written by `python -m tests.docs_reference`. Change the code, not this page. -->"

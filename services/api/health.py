@@ -8,6 +8,7 @@ from fastapi import APIRouter, Response
 from pipelines.errors import RagError
 from services.api.deps import Parts
 from services.api.schemas import Health, Readiness
+from services.build import Deepwell
 from services.processes import read_states
 
 router = APIRouter(tags=["health"])
@@ -22,6 +23,14 @@ async def healthz() -> Health:
 @router.get("/readyz", responses={503: {"model": Readiness, "description": "A part is not ready; `parts` names it."}})
 async def readyz(response: Response, deepwell: Parts) -> Readiness:
     """Every part that a question needs, and the worker; 503 names the failing one."""
+    parts = await states(deepwell)
+    ready = all(state == "ok" for state in parts.values())
+    response.status_code = 200 if ready else 503
+    return Readiness(ready=ready, model=deepwell.chat.id, parts=parts)
+
+
+async def states(deepwell: Deepwell) -> dict[str, str]:
+    """ "ok" or what is wrong, by part."""
     checks = {
         "state": deepwell.store.ping(),
         "vector index": deepwell.index.ping(),
@@ -29,10 +38,7 @@ async def readyz(response: Response, deepwell: Parts) -> Readiness:
         "model server": deepwell.ping_chat(),
     }
     parts = dict(zip(checks, await asyncio.gather(*(_state(check) for check in checks.values())), strict=True))
-    parts |= {name: state for name, state in read_states(deepwell.settings.data_dir).items() if name == "worker"}
-    ready = all(state == "ok" for state in parts.values())
-    response.status_code = 200 if ready else 503
-    return Readiness(ready=ready, model=deepwell.chat.id, parts=parts)
+    return parts | {name: state for name, state in read_states(deepwell.settings.data_dir).items() if name == "worker"}
 
 
 async def _state(check: Awaitable[None]) -> str:
