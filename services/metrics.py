@@ -7,10 +7,19 @@ somebody asks for it: services/gauges.py.
 from functools import cache
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from pipelines.watch import Watch
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series of when each counter began, for each counter: nobody draws those
 
 #: seconds: a search takes milliseconds, a thinking model's answer minutes
 SHORT = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)

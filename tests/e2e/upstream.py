@@ -64,6 +64,7 @@ async def repeating(result: str) -> AsyncIterator[bytes]:
 
 
 async def completions(request: Request) -> Response:
+    request.app.state.headers.append(dict(request.headers))
     body = await request.json()
     asked = json.dumps(body["messages"][-1], ensure_ascii=False)
     if body["messages"][-1]["role"] == "tool":
@@ -87,7 +88,11 @@ class Upstream:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        self._server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), log_level="critical"))
+        app = Starlette(routes=routes)
+        #: of every request for an answer
+        self.headers: list[dict[str, str]] = []
+        app.state.headers = self.headers
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
     def start(self) -> None:
