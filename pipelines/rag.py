@@ -4,7 +4,7 @@ LangChain's own interfaces are used where they exist: `BaseChatModel`, `Embeddin
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -79,9 +79,12 @@ class VectorIndex(Protocol):
     async def flush(self, knowledge_base_id: str) -> None:
         """Make what was written durable and fast to search. Call once after each job."""
 
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         """Nearest chunks by cosine similarity (-1..1), best first, at most `limit` over all knowledge bases together.
 
+        `only` are the ids of the chunks that may be found, however low they rank; None for all.
         A knowledge base without a collection holds nothing yet: no error, no hits.
         """
 
@@ -114,8 +117,10 @@ class LexicalIndex(Protocol):
     async def flush(self) -> None:
         """Make what was written durable and visible to searches in every process."""
 
-    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
-        """Best chunks by BM25, best first; [] when the question has no word to look for."""
+    async def search(
+        self, knowledge_base_ids: Sequence[str], text: str, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
+        """Best chunks by BM25, best first; [] when the question has no word to look for. `only` as in VectorIndex."""
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
         """Remove chunks by id. Unknown ids are not an error."""

@@ -5,7 +5,8 @@ The access check is inside it: nobody can search by another way and forget it.
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from functools import partial
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -19,6 +20,9 @@ from pipelines.watch import step
 
 #: characters of a question that are searched for: about what an embedding model reads
 LONGEST_QUESTION = 2000
+#: best passages of all among which allowed ones are looked for
+AMONG_ALL = 500
+Search = Callable[[int, Collection[str] | None], Coroutine[None, None, list[Scored]]]
 
 
 async def retrieve(
@@ -30,10 +34,12 @@ async def retrieve(
     top_k: int = 6,
     candidates: int = 50,
     min_score: float = 0.0,
+    only: Collection[str] | None = None,
 ) -> list[Hit]:
     """Passages for a question, best first, at most `top_k`, each with a fused score in 0..1 of at least `min_score`.
 
-    `candidates` is how many passages each leg brings to the fusion. Passages whose text stands in a better one are
+    `candidates` is how many passages each leg brings to the fusion. `only` are the ids of the passages that may be
+    found, however many others rank before them. Passages whose text stands in a better one are
     left out. Raises Forbidden without the scope, NotFound for a knowledge base outside the key, BadRequest for an
     empty question, IndexUnavailable when either leg fails (half an answer would look like a whole one),
     ModelUnavailable when the embedder does, Conflict when the embedding does not fit the index.
@@ -42,8 +48,11 @@ async def retrieve(
     asked = question.strip()[:LONGEST_QUESTION]
     if not asked:
         raise BadRequest("the question is empty: say what to look for")
+    if only is not None and not only:
+        return []
     dense, lexical = await _both(
-        _dense(rag, asked, knowledge_base_ids, candidates), _lexical(rag, asked, knowledge_base_ids, candidates)
+        _dense(rag, asked, knowledge_base_ids, candidates, only),
+        _lexical(rag, asked, knowledge_base_ids, candidates, only),
     )
     with step("fuse"):
         found = [each for each in fuse(dense, lexical) if each.score >= min_score]
@@ -63,16 +72,31 @@ def check_access(caller: Caller, knowledge_base_ids: Sequence[str]) -> None:
                 raise NotFound(f"there is no knowledge base {each}, or the key {caller.name!r} may not know of it")
 
 
-async def _dense(rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int) -> list[Scored]:
+async def _dense(
+    rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int, only: Collection[str] | None
+) -> list[Scored]:
     with step("embed"):
         vector = await rag.embeddings.embed_question(question)
     with step("dense"):
-        return await rag.index.search(knowledge_base_ids, vector, limit)
+        return await _leg(partial(rag.index.search, knowledge_base_ids, vector), limit, only)
 
 
-async def _lexical(rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int) -> list[Scored]:
+async def _lexical(
+    rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int, only: Collection[str] | None
+) -> list[Scored]:
     with step("lexical"):
-        return await rag.lexical.search(knowledge_base_ids, question, limit)
+        return await _leg(partial(rag.lexical.search, knowledge_base_ids, question), limit, only)
+
+
+async def _leg(search: Search, limit: int, only: Collection[str] | None) -> list[Scored]:
+    """The best of one leg. Where many may be found, they are looked for among the best of all first, which is cheaper
+    than to name them to the index.
+    """
+    if only is not None and len(only) > AMONG_ALL:
+        best = [each for each in await search(AMONG_ALL, None) if each.id in only][:limit]
+        if len(best) == limit:
+            return best
+    return await search(limit, only)
 
 
 async def _both(*legs: Coroutine[None, None, list[Scored]]) -> list[list[Scored]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -48,11 +48,14 @@ class MemoryVectorIndex:
     async def flush(self, knowledge_base_id: str) -> None:
         """Nothing to do."""
 
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         """Nearest chunks by cosine."""
         for knowledge_base in knowledge_base_ids:
             self._check(knowledge_base, self._identity)
         rows = [row for each in dict.fromkeys(knowledge_base_ids) for row in self._vectors.get(each, {}).items()]
+        rows = [row for row in rows if only is None or row[0] in only]
         if not rows:
             return []
         scores = np.stack([row[1] for row in rows]) @ (vector / max(float(np.linalg.norm(vector)), 1e-12))
@@ -99,7 +102,9 @@ class MemoryLexicalIndex:
     async def flush(self) -> None:
         """Nothing to do."""
 
-    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], text: str, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         """Best chunks by BM25, with the share of the question's weight that they have."""
         asked, number = list(dict.fromkeys(words(text))), len(self._words)
         having = {word: sum(word in counts for counts in self._words.values()) for word in asked}
@@ -109,7 +114,7 @@ class MemoryLexicalIndex:
         most = (_K1 + 1) * reachable(known, unknown, rare=math.log(1 + (number + 0.5) / 0.5))
         found = []
         for (knowledge_base, chunk_id), counts in self._words.items():
-            if knowledge_base not in knowledge_base_ids:
+            if knowledge_base not in knowledge_base_ids or (only is not None and chunk_id not in only):
                 continue
             rest = _K1 * (1 - _B + _B * counts.total() / usual) if usual else _K1
             score = sum(idf[w] * (_K1 + 1) * counts[w] / (counts[w] + rest) for w in asked if w in counts)

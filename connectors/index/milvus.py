@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from connectors.milvus_client import (
     loaded,
     slug,
     stored,
+    within,
 )
 from pipelines.errors import BadRequest, Conflict, IndexUnavailable
 from pipelines.rag import Vectors
@@ -186,16 +187,19 @@ class MilvusIndex:
 
         await self._milvus.run(work)
 
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         """Nearest chunks by cosine, collections searched at the same time. Raises Conflict for another identity."""
         if limit <= 0:
             return []
-        found = await asyncio.gather(*(self._search(each, vector, limit) for each in dict.fromkeys(knowledge_base_ids)))
+        bases, parts = dict.fromkeys(knowledge_base_ids), within(only)
+        found = await asyncio.gather(*(self._search(each, vector, limit, part) for each in bases for part in parts))
         if len(found) == 1:
             return found[0]
         return heapq.nlargest(limit, (hit for hits in found for hit in hits), key=lambda hit: hit.score)
 
-    async def _search(self, knowledge_base_id: str, vector: Vectors, limit: int) -> list[Scored]:
+    async def _search(self, knowledge_base_id: str, vector: Vectors, limit: int, part: str) -> list[Scored]:
         # `ef` belongs to HNSW, `nprobe` to IVF; servers choose for AUTOINDEX themselves and ignore both
         params = {"metric_type": "COSINE", "params": {"ef": max(128, 2 * limit), "nprobe": 32}}
 
@@ -203,10 +207,9 @@ class MilvusIndex:
             if (name := self._find(client, knowledge_base_id)) is None:
                 return []
             self._check(client, name, self._identity, knowledge_base_id)
-            options = {"limit": limit, "output_fields": ["id"], "search_params": params, "timeout": TIMEOUT}
-            call = partial(
-                client.search, name, data=[vector], consistency_level=self._consistency(knowledge_base_id), **options
-            )
+            options = {"limit": limit, "output_fields": ["id"], "search_params": params, "filter": part}
+            level = self._consistency(knowledge_base_id)
+            call = partial(client.search, name, data=[vector], consistency_level=level, timeout=TIMEOUT, **options)
             if (found := loaded(client, name, call, absent=None)) is None:
                 raise _Dropped
             return [Scored(id=hit["id"], score=float(hit["distance"])) for hit in found[0]]

@@ -11,7 +11,7 @@ and `coverage` counts words, as the server does not tell how rare they are.
 import asyncio
 import heapq
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,7 @@ from connectors.milvus_client import (
     loaded,
     slug,
     stored,
+    within,
 )
 from pipelines.errors import BadRequest, Conflict
 from pipelines.lexical import SEGMENTATION, reachable, segmented, words
@@ -125,21 +126,25 @@ class MilvusLexicalIndex:
 
         await self._milvus.run(work)
 
-    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], text: str, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         """Best chunks by BM25 (k1 1.2, b 0.75; higher is better)."""
         asked = list(dict.fromkeys(words(text)))
         if not asked or limit <= 0:
             return []
         found = await asyncio.gather(
             *(
-                self._milvus.run(partial(self._search, name=f"lex_{slug(each)}", asked=asked, limit=limit))
+                self._milvus.run(partial(self._search, name=f"lex_{slug(each)}", asked=asked, limit=limit, part=part))
                 for each in dict.fromkeys(knowledge_base_ids)
+                for part in within(only)
             )
         )
         return heapq.nlargest(limit, (hit for hits in found for hit in hits), key=lambda hit: hit.score)
 
-    def _search(self, client: Any, name: str, asked: list[str], limit: int) -> list[Scored]:
+    def _search(self, client: Any, name: str, asked: list[str], limit: int, part: str) -> list[Scored]:
         options = {"anns_field": "sparse", "limit": limit, "output_fields": ["id", "words"], "timeout": TIMEOUT}
+        options["filter"] = part
         parameters = {"metric_type": "BM25", "params": {}}
         call = partial(
             client.search,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -12,7 +13,7 @@ from connectors.bodies import dumps
 from connectors.citing import title
 from pipelines.errors import NotFound, TooLarge, Unavailable
 from pipelines.retrieve import retrieve
-from pipelines.types import Caller, Hit
+from pipelines.types import Caller, Chunk, Hit
 from services.api.chat import read_body
 from services.api.deps import Parts, iso
 from services.api.document import some, takes, text
@@ -23,13 +24,12 @@ from services.errors import foreign
 from services.recent import Recent
 from services.store.freshness import version_of
 from services.store.records import Document, KnowledgeBase
+from services.store.store import Store
 
 router = APIRouter(tags=["dify"])
 log = logging.getLogger(__name__)
 #: Dify gives up after 5 s and asks three times more; a repetition finds the search still running and waits along
 DEADLINE = 3.0
-#: passages looked at where a metadata condition may refuse most of them
-WITH_CONDITION = 500
 Records = list[dict[str, Any]]
 
 
@@ -69,26 +69,51 @@ async def records(
     deepwell: Deepwell, caller: Caller, wanted: RetrievalRequest, base: KnowledgeBase, address: str
 ) -> Records:
     """Dify's records, best first. Raises what `retrieve` raises."""
-    top_k = WITH_CONDITION if wanted.conditions else wanted.top_k
+    signed = Addresses(deepwell.signer, lambda: address).passage
     hits = await retrieve(
         await deepwell.rag(),
         caller,
         wanted.query,
         [base.id],
-        top_k=top_k,
-        candidates=max(deepwell.settings.retrieval.candidates, top_k),
+        top_k=wanted.top_k,
+        candidates=max(deepwell.settings.retrieval.candidates, wanted.top_k),
         min_score=max(deepwell.settings.retrieval.min_score, wanted.score_threshold),
+        only=await wanted_passages(deepwell.store, wanted, base, signed) if wanted.conditions else None,
     )
     documents = await deepwell.store.documents.find_all({hit.chunk.document_id for hit in hits})
-    url = Addresses(deepwell.signer, lambda: address).passage
-    made = [record(hit, documents.get(hit.chunk.document_id), base, url(hit.chunk.id)) for hit in hits]
-    return [each for each in made if wanted.matches(each["metadata"])][: wanted.top_k]
+    return [record(hit, documents.get(hit.chunk.document_id), base, signed(hit.chunk.id)) for hit in hits]
 
 
-def record(hit: Hit, document: Document | None, base: KnowledgeBase, url: str) -> dict[str, Any]:
-    """One record. Its metadata is an object in any case: without one, Dify drops the passage."""
-    chunk = hit.chunk
-    metadata: dict[str, Any] = {
+async def wanted_passages(
+    store: Store, wanted: RetrievalRequest, base: KnowledgeBase, signed: Callable[[str], str]
+) -> frozenset[str]:
+    """Ids of the passages that meet the conditions.
+
+    Where these name fields of documents alone, passages are not looked at one by one.
+    """
+    names = {name for condition in wanted.conditions for name in condition.names}
+    documents = {each.id: each for each in await store.documents.list(base.id, limit=None)}
+    if names.isdisjoint(PASSAGE_FIELDS):
+        met = frozenset(each.id for each in documents.values() if wanted.matches(document_fields(each, base)))
+        return frozenset(each.id for each in await store.passages.places(base.id, met)) if met else frozenset()
+    fields = {each.id: document_fields(each, base) for each in documents.values()}
+    found = set()
+    for chunk in await store.passages.places(base.id):
+        url = signed(chunk.id) if "url" in names else ""
+        metadata = fields.setdefault(chunk.document_id, {})
+        metadata.update(passage_fields(chunk, url))
+        if wanted.matches(metadata):
+            found.add(chunk.id)
+    return frozenset(found)  # their text is read by `retrieve`, which looks again whether they are there
+
+
+#: fields that differ from passage to passage of a document
+PASSAGE_FIELDS = frozenset({"chunk_id", "position", "page", "heading", "url"})
+
+
+def passage_fields(chunk: Chunk, url: str) -> dict[str, Any]:
+    """A passage's part of the metadata."""
+    return {
         "document_id": chunk.document_id,
         "document_name": chunk.document,
         "chunk_id": chunk.id,
@@ -96,16 +121,29 @@ def record(hit: Hit, document: Document | None, base: KnowledgeBase, url: str) -
         "page": chunk.page,
         "heading": chunk.heading,
         "url": url,
+    }
+
+
+def document_fields(document: Document, base: KnowledgeBase) -> dict[str, Any]:
+    """A document's part of it."""
+    return {
+        "document_id": document.id,
+        "document_name": document.name,
+        "source": document.source or document.name,
+        "media_type": document.media_type,
+        "size": document.size,
+        "upload_date": iso(document.created),
+        "last_update_date": iso(document.updated),
         "knowledge_base": base.name,
     }
+
+
+def record(hit: Hit, document: Document | None, base: KnowledgeBase, url: str) -> dict[str, Any]:
+    """One record. Its metadata is an object in any case: without one, Dify drops the passage."""
+    chunk = hit.chunk
+    metadata = passage_fields(chunk, url) | {"knowledge_base": base.name}
     if document is not None:
-        metadata |= {
-            "source": document.source or document.name,
-            "media_type": document.media_type,
-            "size": document.size,
-            "upload_date": iso(document.created),
-            "last_update_date": iso(document.updated),
-        }
+        metadata |= document_fields(document, base)
     return {
         "content": chunk.text,
         "score": round(hit.score, 6),

@@ -194,10 +194,10 @@ class Documents:
         knowledge_base_id: str | None = None,
         *,
         states: Sequence[JobState] = (),
-        limit: int = 100,
+        limit: int | None = 100,
         offset: int = 0,
     ) -> list[Document]:
-        """By name; of one knowledge base or of all."""
+        """By name; of one knowledge base or of all. Without a limit if that is None."""
         query = (
             sa.select(*_FIELDS).where(*_wanted(knowledge_base_id, states)).order_by(documents.c.name, documents.c.id)
         )

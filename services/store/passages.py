@@ -9,6 +9,8 @@ from services.store.chunks import chunk_of
 from services.store.database import Database
 from services.store.tables import chunks, documents, knowledge_bases
 
+#: documents that are named in a query: databases limit its values (SQLite and PostgreSQL to about 32,000)
+NAMED = 5000
 # Built once: building a query costs more than running it. The knowledge base is compared afterwards: given both
 # conditions, SQLite reads the whole knowledge base by its index instead of 100 rows by their keys (20 ms, not 1).
 _QUERY = (
@@ -54,6 +56,30 @@ class Passages:
             .order_by(chunks.c.document_id, chunks.c.position)
         )
         return [chunk_of(row, row[-1]) for row in rows]
+
+    async def places(self, knowledge_base_id: str, document_ids: frozenset[str] | None = None) -> list[Chunk]:
+        """Every visible chunk of a knowledge base, or of these documents of it, without its text."""
+        asked = [chunks.c.knowledge_base_id == knowledge_base_id, documents.c.deleted.is_(None)]
+        if document_ids is not None and len(document_ids) <= NAMED:
+            asked.append(chunks.c.document_id.in_(document_ids))
+        columns = (chunks.c.id, chunks.c.document_id, chunks.c.position, chunks.c.page, chunks.c.heading)
+        rows = await self._database.rows(
+            sa.select(*columns, documents.c.name).join(documents, documents.c.id == chunks.c.document_id).where(*asked)
+        )
+        return [
+            Chunk(
+                id=row[0],
+                document_id=row[1],
+                knowledge_base_id=knowledge_base_id,
+                document=row[5],
+                text="",
+                position=row[2],
+                page=row[3],
+                heading=row[4],
+            )
+            for row in rows
+            if document_ids is None or row[1] in document_ids
+        ]
 
     async def with_neighbours(self, chunk_id: str) -> list[Chunk]:
         """A passage with the one before and the one after it, in reading order; [] if it is gone.

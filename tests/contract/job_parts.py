@@ -13,7 +13,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +80,9 @@ class FileIndex:
     async def flush(self, knowledge_base_id: str) -> None:
         return None
 
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         return []
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
@@ -120,7 +122,9 @@ class FileWords:
             self._db.execute(statement, values)
         self._waiting.clear()
 
-    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], text: str, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         return []
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:

@@ -24,7 +24,12 @@ WEATHER = {
     "function": {
         "name": "weather",
         "description": "The weather of a city.",
-        "parameters": {"type": "object", "properties": {"rain": {"type": "boolean"}}, "required": ["rain"]},
+        "parameters": {
+            "type": "object",
+            "properties": {"rain": {"type": "boolean"}},
+            "required": ["rain"],
+            "additionalProperties": False,
+        },
     },
 }
 START = {"llamacpp": engines.llamacpp, "openai": engines.llamacpp, "vllm": engines.vllm_tools}

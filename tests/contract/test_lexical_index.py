@@ -234,3 +234,14 @@ async def test_an_index_of_other_word_rules_is_refused(tmp_path: Path) -> None:
     (tmp_path / "words" / "segmentation").write_text("0")
     with pytest.raises(Conflict, match="add the documents again"):
         await TantivyIndex(tmp_path / "words").ping()
+
+
+async def test_only_the_allowed_ones_are_found_however_low_they_rank(index: LexicalIndex) -> None:
+    better = [chunk(f"b{n}", "annual leave") for n in range(1300)]
+    await index.upsert([*better, chunk("low", "annual things, and a great many other words beside them in this text")])
+    await index.flush()
+    assert [hit.id for hit in await index.search(["kb1"], "annual leave", 5, only={"low"})] == ["low"]
+    allowed = {f"b{n}" for n in range(100, 1250)} | {"low"}
+    hits = await index.search(["kb1"], "annual leave", 7, only=allowed)
+    assert len(hits) == 7 and {hit.id for hit in hits} <= allowed
+    assert await index.search(["kb1"], "annual leave", 5, only=set()) == []

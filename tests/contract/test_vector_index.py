@@ -93,6 +93,20 @@ async def test_an_upsert_again_changes_nothing_and_a_new_vector_replaces_the_old
         await index.flush("kb1")
 
 
+async def test_only_the_allowed_ones_are_found_however_low_they_rank(index: VectorIndex) -> None:
+    given = vectors(1500)
+    await index.ensure("kb1", IDENTITY)
+    await index.upsert(chunks(1500), given)
+    await index.flush("kb1")
+    order = np.argsort(given @ given[0])
+    worst = [f"kb1-c{n}" for n in order[:3]]
+    assert [hit.id for hit in await index.search(["kb1"], given[0], 10, only=worst)] == worst[::-1]
+    many = {f"kb1-c{n}" for n in order[:1200]}
+    hits = await index.search(["kb1"], given[0], 10, only=many)
+    assert [hit.id for hit in hits] == [f"kb1-c{n}" for n in order[:1200][::-1][:10]]
+    assert await index.search(["kb1"], given[0], 10, only=[]) == []
+
+
 async def test_rows_are_found_before_the_flush(index: VectorIndex) -> None:
     await index.ensure("kb1", IDENTITY)
     await index.upsert(chunks(3), vectors(3))

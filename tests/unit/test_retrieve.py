@@ -1,6 +1,6 @@
 """`retrieve` over the twins in memory: access, failures, order, and what is left out."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -168,12 +168,16 @@ async def test_a_long_question_is_cut(rag: Rag) -> None:
 
 
 class BrokenVectors(MemoryVectorIndex):
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         raise IndexUnavailable("the vectors are gone")
 
 
 class BrokenWords(MemoryLexicalIndex):
-    async def search(self, knowledge_base_ids: Sequence[str], text: str, limit: int) -> list[Scored]:
+    async def search(
+        self, knowledge_base_ids: Sequence[str], text: str, limit: int, only: Collection[str] | None = None
+    ) -> list[Scored]:
         raise IndexUnavailable("the words are gone")
 
 
