@@ -99,7 +99,9 @@ def ignored(data: Mapping[str, Any], guards_sampling: bool, effective: Container
     are names that are not passed on everywhere, but here.
     """
     names = [
-        name for name, neutral in _NEUTRAL.items() if data.get(name) not in (None, *neutral) and name not in effective
+        name
+        for name, value in data.items()
+        if name in _NEUTRAL and name not in effective and value not in (None, *_NEUTRAL[name])
     ]
     if guards_sampling and data.get("free_sampling") is not True:
         names += [name for name in ("temperature", "top_p") if data.get(name) is not None]

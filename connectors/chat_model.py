@@ -31,6 +31,7 @@ from connectors.wire import plain_messages
 from pipelines.delta import Delta
 from pipelines.errors import ModelUnavailable
 from pipelines.profiles import Profile, profile_for
+from pipelines.types import Message
 
 
 class ServedChat(BaseChatModel):
@@ -99,7 +100,9 @@ class ServedChat(BaseChatModel):
         """Models the server has. Raises ModelUnavailable."""
         return await self.served.names()
 
-    def request(self, messages: Sequence[BaseMessage], stop: Sequence[str] | None = None, **options: Any) -> Request:
+    def request(
+        self, messages: Sequence[BaseMessage | Message], stop: Sequence[str] | None = None, **options: Any
+    ) -> Request:
         """What is asked: call arguments over this model's fields over its family's, which guards its sampling."""
         known = {name: options.pop(name) for name in list(options) if name in Request.__slots__}
         for name in ("temperature", "max_tokens"):

@@ -7,7 +7,6 @@ from connectors.frames import Frames
 from connectors.pump import Send, pump
 from connectors.stream import Relay
 from pipelines.errors import BadRequest
-from pipelines.generate import to_langchain
 from pipelines.generation import Generation
 
 
@@ -21,8 +20,7 @@ async def relay(generation: Generation, frames: Frames, send: Send) -> bool:
     chat = generation.chat
     if not isinstance(chat, ServedChat):
         return False
-    messages = [to_langchain(message) for message in generation.messages]
-    request = chat.request(messages, generation.options.stop, **generation.arguments())
+    request = chat.request(generation.messages, generation.options.stop, **generation.arguments())
     served = chat.served
     if not served.relayable(request):
         return False

@@ -40,6 +40,11 @@ def split(messages: Sequence[Message], last_user: int) -> tuple[tuple[Message, .
     return tuple(messages[:last_user]), tuple(messages[last_user + 1 : last_result + 1])
 
 
+def of_tools(message: Message) -> bool:
+    """Whether a turn calls tools or answers a call."""
+    return message.role == "tool" or bool(message.tool_calls or message.reasoning)
+
+
 def without_tools(messages: Sequence[Message]) -> list[Message]:
     """A conversation for a model without tools: results are text, the calls are left out.
 

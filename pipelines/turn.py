@@ -14,7 +14,7 @@ from pipelines.language import Language, detect
 from pipelines.profiles import Profile
 from pipelines.prompts import Order
 from pipelines.reasoning import strip_reasoning
-from pipelines.tools import Tools, circling, split, without_tools
+from pipelines.tools import Tools, circling, of_tools, split, without_tools
 from pipelines.types import Finish, Message
 from pipelines.watch import Watch, current, step
 
@@ -122,7 +122,7 @@ class Turn:
 def begin(messages: Sequence[Message], options: Options, profile: Profile) -> Turn:
     """A turn for a model of this family: without tools where it has none, and with an end to calls in circles."""
     tools = options.tools
-    if profile.tools == "none":
+    if profile.tools == "none" and (tools is not None or any(map(of_tools, messages))):
         return Turn(without_tools(messages), replace(options, tools=None))
     turn = Turn(messages, options)
     if tools is None:

@@ -1,5 +1,6 @@
 """API keys: only the hash is kept."""
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -39,6 +40,8 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._cache: dict[str, tuple[float, Key | None]] = {}
+        self._asked: dict[str, asyncio.Future[Key | None]] = {}  # look-ups under way
+        self._changes = 0
 
     async def create(
         self,
@@ -83,7 +86,7 @@ class Keys:
             raise Conflict(
                 "another key has this secret already: revoke that one first (`deepwell keys list`)"
             ) from None
-        self._cache.pop(hash_secret(secret), None)
+        self._forget()
         return await self.get(str(row["id"])), secret
 
     async def get(self, key_id: str) -> Key:
@@ -99,7 +102,7 @@ class Keys:
             await connection.execute(
                 keys.update().where(keys.c.id == key_id, keys.c.revoked.is_(None)).values(revoked=time.time())
             )
-        self._cache.clear()
+        self._forget()
         return await self.get(key_id)
 
     async def caller(self, secret: str) -> Caller | None:
@@ -114,14 +117,31 @@ class Keys:
         known = self._cache.get(digest)
         if known and known[0] > now:
             return known[1]
+        asked = self._asked.get(digest)
+        if asked is None:  # many requests at once with the same key ask the database once
+            asked = self._asked[digest] = asyncio.ensure_future(self._look_up(digest))
+            asked.add_done_callback(lambda done: self._asked.pop(digest) if self._asked.get(digest) is done else None)
+            key = await asyncio.shield(asked)
+            if key is not None and time.time() - (key.last_used or 0) > USE_SECONDS:
+                await self._note_use(key.id)
+            return key
+        return await asyncio.shield(asked)
+
+    async def _look_up(self, digest: str) -> Key | None:
+        began, changes = time.monotonic(), self._changes
         row = await self._database.row(sa.select(keys).where(keys.c.hash == digest, keys.c.revoked.is_(None)))
         key = _record(row) if row else None
-        if len(self._cache) >= _CACHE_SIZE:  # a flood of invented keys must not fill the memory
-            self._cache.clear()
-        self._cache[digest] = (now + CACHE_SECONDS, key)
-        if row and time.time() - (row.last_used or 0) > USE_SECONDS:
-            await self._note_use(row.id)
+        if changes == self._changes:  # else it may have been revoked meanwhile
+            if len(self._cache) >= _CACHE_SIZE:  # a flood of invented keys must not fill the memory
+                self._cache.clear()
+            self._cache[digest] = (began + CACHE_SECONDS, key)
         return key
+
+    def _forget(self) -> None:
+        """Ask the database again: a key was made or revoked."""
+        self._changes += 1
+        self._cache.clear()
+        self._asked.clear()
 
     async def registered(self, secret: str) -> bool:
         """Whether a key has this secret, or had it until it was revoked."""

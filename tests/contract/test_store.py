@@ -311,6 +311,32 @@ async def test_keys(store: Store) -> None:
         await store.keys.create("x", [])
 
 
+async def test_many_requests_at_once_look_a_key_up_once(store: Store) -> None:
+    key, secret = await store.keys.create("a", ["chat"])
+    await store.keys.find(secret)  # notes the first use
+    store.keys._forget()
+    asked: list[str] = []
+    engine = store.database._reader.sync_engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
+    found = await asyncio.gather(*(store.keys.find(secret) for _ in range(20)))
+    assert {each.id for each in found if each is not None} == {key.id}
+    assert sum("FROM keys" in statement for statement in asked) == 1
+    store.keys._forget()
+    lost = [asyncio.create_task(store.keys.find(secret)) for _ in range(3)]
+    await asyncio.sleep(0)
+    lost[0].cancel()  # whoever asked first leaves; the others get their answer
+    assert [each.id for each in await asyncio.gather(*lost[1:]) if each is not None] == [key.id, key.id]
+
+
+async def test_a_key_revoked_while_it_is_looked_up_is_not_remembered(store: Store) -> None:
+    key, secret = await store.keys.create("a", ["chat"])
+    looked_up = [asyncio.create_task(store.keys.find(secret)) for _ in range(20)]
+    await asyncio.sleep(0)
+    await store.keys.revoke(key.id)
+    await asyncio.gather(*looked_up)
+    assert await store.keys.find(secret) is None
+
+
 async def test_many_writers_and_readers_at_once(store: Store, url: str) -> None:
     base = await store.knowledge_bases.create("a")
     async with await Store.open(url) as other:
