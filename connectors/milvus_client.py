@@ -5,6 +5,7 @@ pymilvus is driven in threads: its asynchronous client is bound to the first eve
 """
 
 import asyncio
+import hashlib
 import json
 import re
 import sys
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from pipelines.errors import Conflict, IndexUnavailable, RagError
+from pipelines.types import EmbeddingIdentity
 
 T = TypeVar("T")
 #: seconds a call may take, reconnecting included
@@ -231,3 +233,20 @@ def within(ids: Collection[str] | None) -> list[str]:
         return [""]
     listed = sorted(ids)
     return [f"id in {json.dumps(listed[i : i + LISTED])}" for i in range(0, len(listed), LISTED)]
+
+
+#: what makes vectors comparable; named one by one, so that a new field of the record does not orphan collections
+_COMPARED = ("model", "revision", "dimension", "query_prefix", "passage_prefix", "normalised")
+
+
+def collection_name(knowledge_base_id: str, identity: EmbeddingIdentity) -> str:
+    """`kb_<id>_<8 hex digits of the identity's hash>`; letters Milvus does not allow are written as their code."""
+    what = {field: getattr(identity, field) for field in _COMPARED}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    return f"kb_{slug(knowledge_base_id)}_{digest[:8]}"
+
+
+def collections_of(client: Any, knowledge_base_id: str) -> list[str]:
+    """Names of the vector collections of a knowledge base, of every embedding identity."""
+    wanted = re.compile(rf"kb_{re.escape(slug(knowledge_base_id))}_[0-9a-f]{{8}}")
+    return [name for name in client.list_collections(timeout=TIMEOUT) if wanted.fullmatch(name)]

@@ -4,7 +4,7 @@ LangChain's own interfaces are used where they exist: `BaseChatModel`, `Embeddin
 """
 
 import abc
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -70,8 +70,11 @@ class TextEmbeddings(Embeddings, abc.ABC):
 class VectorIndex(Protocol):
     """The dense leg: one collection for each knowledge base and embedding identity. Raises IndexUnavailable."""
 
-    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
-        """Make the collection, or check that the one that is there was made for this identity (else Conflict)."""
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity, *, beside: bool = False) -> None:
+        """Make the collection, or check that the one that is there was made for this identity (else Conflict).
+
+        `beside` makes it although there is one of another identity, which stays as it is.
+        """
 
     async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
         """Write chunks of ONE knowledge base; vectors have shape (len(chunks), dimension). Idempotent by chunk id."""
@@ -89,7 +92,7 @@ class VectorIndex(Protocol):
         """
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
-        """Remove chunks by id. Unknown ids are not an error."""
+        """Remove chunks by id, from collections of every identity. Unknown ids are not an error."""
 
     async def ids(self, knowledge_base_id: str) -> list[str]:
         """Every chunk id stored, for counting, receipts and the orphan scan."""
@@ -98,7 +101,10 @@ class VectorIndex(Protocol):
         """Vectors by chunk id, only those that are stored; each of shape (dimension,), float32."""
 
     async def drop(self, knowledge_base_id: str) -> None:
-        """Remove the whole collection. Not an error if there is none."""
+        """Remove the knowledge base's collections of every identity. Not an error if there is none."""
+
+    async def drop_others(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> int:
+        """Remove its collections of other identities than this one. Gives how many."""
 
     async def ping(self) -> None:
         """Return if the database answers within 2 s, else raise IndexUnavailable."""
@@ -164,6 +170,14 @@ class Reranker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DenseLeg:
+    """An embedding model with the index that holds its vectors."""
+
+    embeddings: TextEmbeddings
+    index: VectorIndex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rag:
     """The parts, chosen once in services.build and handed to every pipeline."""
 
@@ -173,3 +187,5 @@ class Rag:
     lexical: LexicalIndex
     passages: Passages
     reranker: Reranker | None = None
+    #: knowledge bases by the leg that their vectors belong to; None where all belong to `embeddings` and `index`
+    legs: Callable[[Sequence[str]], Awaitable[list[tuple[DenseLeg, list[str]]]]] | None = None

@@ -7,6 +7,7 @@ import asyncio
 import re
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from functools import partial
+from itertools import zip_longest
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
@@ -14,7 +15,7 @@ from langchain_core.retrievers import BaseRetriever
 
 from pipelines.errors import BadRequest, Forbidden, NotFound
 from pipelines.fusion import Fused, fuse
-from pipelines.rag import Rag
+from pipelines.rag import DenseLeg, Rag
 from pipelines.types import Caller, Chunk, Hit, Scored
 from pipelines.watch import step
 
@@ -75,10 +76,22 @@ def check_access(caller: Caller, knowledge_base_ids: Sequence[str]) -> None:
 async def _dense(
     rag: Rag, question: str, knowledge_base_ids: Sequence[str], limit: int, only: Collection[str] | None
 ) -> list[Scored]:
+    """Nearest passages. Cosines of two models are not comparable: their lists are merged by rank, best first."""
+    alone = [(DenseLeg(embeddings=rag.embeddings, index=rag.index), list(knowledge_base_ids))]
+    groups = alone if rag.legs is None else await rag.legs(knowledge_base_ids)
+    found = await _both(*(_by_leg(leg, question, ids, limit, only) for leg, ids in groups))
+    if len(found) == 1:
+        return found[0]
+    return [hit for rank in zip_longest(*found) for hit in rank if hit is not None][:limit]
+
+
+async def _by_leg(
+    leg: DenseLeg, question: str, knowledge_base_ids: Sequence[str], limit: int, only: Collection[str] | None
+) -> list[Scored]:
     with step("embed"):
-        vector = await rag.embeddings.embed_question(question)
+        vector = await leg.embeddings.embed_question(question)
     with step("dense"):
-        return await _leg(partial(rag.index.search, knowledge_base_ids, vector), limit, only)
+        return await _leg(partial(leg.index.search, knowledge_base_ids, vector), limit, only)
 
 
 async def _lexical(

@@ -16,10 +16,11 @@ from pipelines.batching import EmbeddingBatcher
 from pipelines.errors import BadRequest, Conflict, ModelUnavailable, NotFound
 from pipelines.ingest import IngestParts
 from pipelines.profiles import Profile, profile_for
-from pipelines.rag import LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
+from pipelines.rag import DenseLeg, LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
 from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
 from services.citations import signer_for
+from services.embedders import FIELDS, Embedders, Spec
 from services.jobs import Jobs
 from services.models import changed, choice_file, chosen
 from services.settings import Settings
@@ -77,15 +78,21 @@ def embedding_cache(data_dir: Path) -> Path:
     return (installed / "share" / "deepwell" if os.access(installed, os.W_OK) else data_dir) / "embedding"
 
 
-def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
-    """Vector database and full-text index for vectors of this embedding. Raises BadRequest."""
+def build_vector_index(settings: Settings, embeddings: TextEmbeddings) -> VectorIndex:
+    """The vector database for vectors of this embedding. Raises BadRequest."""
     from connectors.index.milvus import MilvusIndex
 
     wanted = settings.index
     if not wanted.url:
         raise BadRequest("no vector database: run `deepwell up`, which starts Milvus Lite, or set DEEPWELL_INDEX__URL")
+    token = wanted.token.get_secret_value()
+    return MilvusIndex(wanted.url, token, wanted.database, wanted.kind, identity=embeddings.identity)
+
+
+def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
+    """Vector database and full-text index for vectors of this embedding. Raises BadRequest."""
+    index, wanted = build_vector_index(settings, embeddings), settings.index
     server = (wanted.url, wanted.token.get_secret_value(), wanted.database)
-    index = MilvusIndex(*server, wanted.kind, identity=embeddings.identity)
     if wanted.lexical == "milvus_bm25":
         from connectors.index.milvus_bm25 import MilvusLexicalIndex
 
@@ -93,6 +100,18 @@ def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[Vecto
     from connectors.index.tantivy import TantivyIndex
 
     return index, TantivyIndex(settings.data_dir / "lexical")
+
+
+def build_embedders(settings: Settings, in_force: DenseLeg) -> Embedders:
+    """The embedding model in force, and how others are made that knowledge bases still have."""
+
+    async def make(spec: Spec) -> DenseLeg:
+        wanted = settings.embedding.model_copy(update=dict(spec))
+        embeddings = build_embeddings(settings.model_copy(update={"embedding": wanted}))
+        await embeddings.prepare()
+        return DenseLeg(embeddings=embeddings, index=build_vector_index(settings, embeddings))
+
+    return Embedders(in_force, {name: getattr(settings.embedding, name) for name in FIELDS}, make)
 
 
 async def build_ingest(settings: Settings) -> IngestParts:
@@ -179,6 +198,7 @@ class Deepwell:
         #: for `/v1/rerank`; a served cross-encoder takes its place
         self.reranker: Reranker = EmbeddingReranker(self.batcher)
         self.index, self.lexical = build_indexes(settings, self.embeddings)
+        self.embedders = build_embedders(settings, DenseLeg(embeddings=self.embeddings, index=self.index))
         self.utility = build_utility(settings)
         self.signer = signer_for(settings)
         self._chat = build_chat(settings)
@@ -204,6 +224,7 @@ class Deepwell:
                 index=self.index,
                 lexical=self.lexical,
                 passages=self.store.passages,
+                legs=functools.partial(self.embedders.legs, self.store.knowledge_bases),
             )
         return self._rag
 
@@ -273,6 +294,7 @@ async def open_deepwell(settings: Settings) -> AsyncIterator[Deepwell]:
         try:
             yield deepwell
         finally:
+            await deepwell.embedders.close()
             await deepwell.index.close()
             await deepwell.lexical.close()
             await jobs.close()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from pipelines.ingest import IngestParts, Target, chunk_pages, embed_and_index, flush, remove
 from pipelines.types import Chunk
 from services import notes, passwords
+from services.embedders import Embedders
 from services.job import Superseded
 from services.meter import Meter
 from services.settings import IngestSettings
@@ -48,10 +49,17 @@ class Ingesting:
     """The steps, with the parts they need."""
 
     def __init__(
-        self, store: Store, parts: IngestParts, parser: Parser, settings: IngestSettings, data_dir: Path
+        self,
+        store: Store,
+        parts: IngestParts,
+        embedders: Embedders,
+        parser: Parser,
+        settings: IngestSettings,
+        data_dir: Path,
     ) -> None:
         self._store = store
         self._parts = parts
+        self._embedders = embedders
         self._parser = parser
         self._settings = settings
         self._data_dir = data_dir
@@ -105,7 +113,8 @@ class Ingesting:
             chunk_tokens=self._settings.chunk_tokens,
             overlap=self._settings.chunk_overlap,
         )
-        chunks = await chunk_pages(self._parts.embeddings, pages, target)
+        leg = await self._embedders.of(await self._store.knowledge_bases.get(document.knowledge_base_id))
+        chunks = await chunk_pages(leg.embeddings, pages, target)
         if not await self._store.chunks.stage(document_id, job_id, chunks):
             raise Superseded("a newer job, a cancel or a deletion took the document over")
         return len(chunks)
@@ -113,19 +122,22 @@ class Ingesting:
     async def embed(self, document_id: str, job_id: str) -> int:
         """Vectors of what is new, in batches; each batch is marked, so that none is embedded twice."""
         document = await self._owned(document_id, job_id, step="embedding", pages_done=0)
-        await self._store.knowledge_bases.bind(document.knowledge_base_id, self._parts.embeddings.identity)
-        await self._parts.index.ensure(document.knowledge_base_id, self._parts.embeddings.identity)
+        base = await self._store.knowledge_bases.get(document.knowledge_base_id)
+        parts, spec = await self._embedders.parts(self._parts, base), self._embedders.spec_of(base)
+        identity = parts.embeddings.identity
+        await self._store.knowledge_bases.bind(base.id, identity, spec)
+        await parts.index.ensure(base.id, identity)
         total, ready = await self._store.chunks.staged(document_id)
         began, embedded, after = time.monotonic(), 0, -1
         while chunks := await self._store.chunks.to_embed(document_id, self._settings.batch, after):
-            await embed_and_index(self._parts, chunks)
+            await embed_and_index(parts, chunks)
             embedded, after = embedded + len(chunks), chunks[-1].position
             done = ready + embedded
             progress = {
                 "pages_done": document.pages_total * done // total,
                 "eta": round((time.monotonic() - began) / embedded * (total - done), 1),
             }
-            if not await self._store.chunks.mark_embedded(document_id, _ids(chunks), job_id, **progress):
+            if not await self._store.chunks.mark_embedded(document_id, _ids(chunks), job_id, identity, **progress):
                 raise Superseded("a newer job, a cancel or a deletion took the document over")
         if embedded and document.pages_total:
             self._page_seconds = (time.monotonic() - began) * total / embedded / document.pages_total
@@ -139,10 +151,14 @@ class Ingesting:
             await self._parts.lexical.upsert(chunks)
             after, changed = chunks[-1].position, True
         if changed:
-            await flush(self._parts, document.knowledge_base_id)
+            base = await self._store.knowledge_bases.get(document.knowledge_base_id)
+            await flush(await self._embedders.parts(self._parts, base), base.id)
 
     async def publish(self, document_id: str, job_id: str) -> int:
         """Swap versions: searches see the coming one from now on. Gives its passages."""
+        if await self._store.chunks.to_embed(document_id, 1):  # the model was changed since, see services.reembedding
+            await self.embed(document_id, job_id)
+            await self.index(document_id, job_id)
         published = await self._store.chunks.publish(document_id, job_id)
         if published is not None:
             return published

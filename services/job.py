@@ -16,9 +16,13 @@ VERSION = "jobs-2"
 INGEST_QUEUE = "ingest"
 #: apart, so that a deletion does not wait behind a thousand uploads
 DELETE_QUEUE = "delete"
+#: may take hours, one knowledge base after another
+REEMBED_QUEUE = "reembed"
 INGEST, DELETE, DELETE_KNOWLEDGE_BASE = "ingest_document", "delete_document", "delete_knowledge_base"
+REEMBED = "reembed_knowledge_base"
 ENDED: tuple[JobState, ...] = ("succeeded", "failed", "dead", "cancelled")
 
+_KINDS: dict[str, Literal["ingest", "delete", "reembed"]] = {INGEST: "ingest", REEMBED: "reembed"}
 _STATES: dict[str, JobState] = {
     "DELAYED": "queued",
     "ENQUEUED": "queued",
@@ -47,15 +51,16 @@ class Job:
     """One piece of work, and how far it is."""
 
     id: str
-    kind: Literal["ingest", "delete"]
+    kind: Literal["ingest", "delete", "reembed"]
     knowledge_base_id: str
-    #: None for the deletion of a whole knowledge base
+    #: None for a job on a whole knowledge base
     document_id: str | None
     #: name of the document, "" if it is gone
     document: str
     state: JobState
     error: str = ""
     step: str = ""
+    #: of an ingestion pages of the step, of a re-embedding passages
     pages_done: int = 0
     pages_total: int = 0
     #: seconds until it ends, as far as one can tell
@@ -107,15 +112,18 @@ def of_document(document: Document) -> Job:
 def job_of(status: "WorkflowStatus", document: Document | None) -> Job:
     """A workflow and the document it works on, if that is still there, as a job."""
     result = status.output if isinstance(status.output, dict) else {}
-    of_base = status.name == DELETE_KNOWLEDGE_BASE
+    of_base = status.name in (DELETE_KNOWLEDGE_BASE, REEMBED)
+    progress = status.attributes or {}
     job = Job(
         id=status.workflow_id,
-        kind="ingest" if status.name == INGEST else "delete",
+        kind=_KINDS.get(status.name, "delete"),
         knowledge_base_id=subject(status) if of_base else "",
         document_id=None if of_base else subject(status),
         document=document.name if document else "",
         state=state_of(status.status, status.error),
         error=str(status.error) if status.error else "",
+        pages_done=progress.get("done", 0),
+        pages_total=progress.get("total", 0),
         created=(status.created_at or 0) / 1000,
         updated=(status.updated_at or 0) / 1000,
         receipt=result.get("receipt", {}),

@@ -6,7 +6,7 @@ docs/concepts/jobs.md tells the whole story.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 
@@ -20,6 +20,8 @@ from services.job import (
     ENDED,
     INGEST,
     INGEST_QUEUE,
+    REEMBED,
+    REEMBED_QUEUE,
     VERSION,
     Job,
     JobDead,
@@ -32,6 +34,7 @@ from services.jobs_database import connect, jobs_url
 from services.settings import Settings
 from services.store.database import database_errors
 from services.store.documents import ACTIVE
+from services.store.names import new_job_id
 from services.store.records import Document
 from services.store.store import Store
 
@@ -77,9 +80,34 @@ class Jobs:
         job_id = f"delete-{knowledge_base_id}"
         running = await self._store.documents.list(knowledge_base_id, states=ACTIVE, limit=1_000_000)
         await self._store.knowledge_bases.mark_deleted(knowledge_base_id, job_id)
-        await self._cancel_workflows([document.job_id for document in running])
+        reembedding = await self.reembedding(knowledge_base_id)
+        await self._cancel_workflows([*(document.job_id for document in running), *reembedding])
         await self.resume_purge(knowledge_base_id, job_id)
         return await self.get(job_id)
+
+    async def reembed(self, knowledge_base_id: str, spec: Mapping[str, str]) -> Job:
+        """Queue a knowledge base to be embedded anew by another model. Raises Conflict if that is under way."""
+        if running := await self.reembedding(knowledge_base_id):
+            raise Conflict(f"it is being embedded anew already: wait for job {running[0]}, or cancel it")
+        job_id = new_job_id("reembed", knowledge_base_id)
+        await self._enqueue(REEMBED, REEMBED_QUEUE, job_id, knowledge_base_id, job_id, dict(spec))
+        return await self.get(job_id)
+
+    async def reembedding(self, knowledge_base_id: str) -> list[str]:
+        """Ids of the jobs that embed a knowledge base anew and have not ended."""
+        with database_errors():
+            found = await self._client.list_workflows_async(
+                workflow_id_prefix=f"reembed-{knowledge_base_id}-",
+                status=["ENQUEUED", "DELAYED", "PENDING"],
+                load_input=False,
+                load_output=False,
+            )
+        return [status.workflow_id for status in found]
+
+    async def note(self, job_id: str, progress: dict[str, int]) -> None:
+        """Keep how far a job is that works on a whole knowledge base."""
+        with database_errors():
+            await self._client.update_workflow_attributes_async(job_id, progress)
 
     async def resume_deletion(self, document_id: str, job_id: str) -> None:
         """Queue the deletion of a document that is marked deleted. Doing it twice is doing it once."""
@@ -92,7 +120,10 @@ class Jobs:
     async def cancel(self, job_id: str) -> Job:
         """Stop an ingestion; what searches saw before stays. Raises NotFound, Conflict if it has ended already."""
         job = await self.get(job_id)
-        if job.kind != "ingest" or job.document_id is None:
+        if job.kind == "reembed" and job.state not in ENDED:
+            await self._cancel_workflows([job_id])
+            return await self.get(job_id)
+        if job.kind == "delete" or job.document_id is None:
             raise Conflict("a deletion cannot be cancelled: the document is invisible already; add it again instead")
         words = "cancelled; `deepwell add` the file again, or retry the job, to go on"
         if not await self._store.documents.cancel(job.document_id, job_id, words):
@@ -223,7 +254,7 @@ class Jobs:
             with database_errors():
                 await self._client.cancel_workflows_async([*job_ids])
 
-    async def _enqueue(self, name: str, queue: str, job_id: str, *arguments: str) -> None:
+    async def _enqueue(self, name: str, queue: str, job_id: str, *arguments: str | dict[str, str]) -> None:
         with database_errors():
             await self._client.enqueue_async(
                 {"workflow_name": name, "queue_name": queue, "workflow_id": job_id, "app_version": VERSION}, *arguments
@@ -240,6 +271,6 @@ class Jobs:
         """Jobs, newest first; deletions too."""
         with database_errors():
             found = await self._client.list_workflows_async(
-                name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE], limit=limit, offset=offset, sort_desc=True
+                name=[INGEST, DELETE, DELETE_KNOWLEDGE_BASE, REEMBED], limit=limit, offset=offset, sort_desc=True
             )
         return await self._shown(found)

@@ -15,9 +15,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from pipelines.errors import Conflict, RagError
 from pipelines.ingest import IngestParts
+from pipelines.rag import DenseLeg
 from services import places
+from services.embedders import Embedders
 from services.ingesting import Parser
-from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, VERSION
+from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, REEMBED_QUEUE, VERSION
 from services.jobs import Jobs
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock, turn
@@ -45,7 +47,7 @@ def run(settings: Settings) -> None:
 
 
 async def _main(settings: Settings) -> None:
-    from services.build import build_ingest
+    from services.build import build_embedders, build_ingest
     from services.parsing import Parser as ChildParser
     from services.telemetry import configure_logging
 
@@ -54,24 +56,28 @@ async def _main(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     parts = await build_ingest(settings)
+    embedders = build_embedders(settings, DenseLeg(embeddings=parts.embeddings, index=parts.index))
     limits = settings.ingest
     parser = ChildParser(
         processes=limits.parse_processes, timeout=limits.parse_timeout, memory_mb=limits.parse_memory_mb
     )
     try:
-        async with working(settings, parts, parser) as workflows:
+        async with working(settings, parts, embedders, parser) as workflows:
             watched, wanted = workflows.watched, settings.metrics
             async with metrics_port(wanted.host, wanted.worker_port, watched.text, watched.metrics.content_type):
                 log.info("worker is ready")
                 await stop.wait()
     finally:
         await parser.close()
+        await embedders.close()
         await parts.index.close()
         await parts.lexical.close()
 
 
 @asynccontextmanager
-async def working(settings: Settings, parts: IngestParts, parser: Parser) -> AsyncIterator[Workflows]:
+async def working(
+    settings: Settings, parts: IngestParts, embedders: Embedders, parser: Parser
+) -> AsyncIterator[Workflows]:
     """Jobs run while this context is open. One at a time in a process; with PostgreSQL, several in a data directory."""
     several = settings.store_url().startswith("postgres")
     name, place = places.take(settings.data_dir, several)
@@ -79,7 +85,7 @@ async def working(settings: Settings, parts: IngestParts, parser: Parser) -> Asy
         stack.callback(place.release)
         async with await Store.open(settings.store_url()) as store:
             jobs = await Jobs.open(settings, store)  # makes the job database, too
-            workflows = Workflows(store, parts, parser, jobs, settings.ingest, settings.data_dir)
+            workflows = Workflows(store, parts, embedders, parser, jobs, settings.ingest, settings.data_dir)
             watched = workflows.watched
             watched.tracing = Tracing("deepwell-worker", settings.tracing) if settings.tracing.endpoint else None
             workflows.register()
@@ -119,7 +125,7 @@ async def _launch(settings: Settings, executor: str) -> None:
         }
     )
     DBOS.launch()  # in the event loop's own thread: workflows then run on this loop, beside the parts
-    for name in (INGEST_QUEUE, DELETE_QUEUE):
+    for name in (INGEST_QUEUE, DELETE_QUEUE, REEMBED_QUEUE):
         taken = TAKEN if name == INGEST_QUEUE else 1
         await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=POLL_SECONDS)
 

@@ -18,10 +18,12 @@ from pipelines.ingest import IngestParts
 from pipelines.types import JobState
 from pipelines.watch import step
 from services.deleting import Deleting
+from services.embedders import Embedders
 from services.ingesting import Ingesting, Parser
-from services.job import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, JobDead, Superseded
+from services.job import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, REEMBED, JobDead, Superseded
 from services.jobs import Jobs
 from services.receipts import receipt
+from services.reembedding import RecallTooLow, Reembedding
 from services.repair import repair
 from services.settings import IngestSettings
 from services.store.store import Store
@@ -44,12 +46,22 @@ class Workflows:
     """What the worker does, with the parts it needs. `register()` names the workflows to the job library."""
 
     def __init__(
-        self, store: Store, parts: IngestParts, parser: Parser, jobs: Jobs, settings: IngestSettings, data_dir: Path
+        self,
+        store: Store,
+        parts: IngestParts,
+        embedders: Embedders,
+        parser: Parser,
+        jobs: Jobs,
+        settings: IngestSettings,
+        data_dir: Path,
     ) -> None:
         self._store = store
         self._parts = parts
+        self._embedders = embedders
+        self._jobs = jobs
         self._settings = settings
-        self._ingesting = Ingesting(store, parts, parser, settings, data_dir)
+        self._ingesting = Ingesting(store, parts, embedders, parser, settings, data_dir)
+        self._reembedding = Reembedding(store, parts, embedders, settings.batch)
         self._deleting = Deleting(store, parts, jobs, data_dir)
         self._turns = Turns(data_dir / "turns")
         # documents are parsed while another one is embedded: parsing waits for files, embedding takes every core
@@ -57,6 +69,8 @@ class Workflows:
         self._embedding = asyncio.Semaphore(1)
         self.retry_seconds = 1.0
         self.watched = WatchedJobs()
+        #: from the switch to another model until the old vectors go: a search gives up after 10 s
+        self.grace_seconds = 15.0
 
     def register(self) -> None:
         """Before DBOS.launch: workflows are found again by these names after a restart."""
@@ -64,6 +78,7 @@ class Workflows:
             (INGEST, self._run_ingestion),
             (DELETE, self._run_deletion),
             (DELETE_KNOWLEDGE_BASE, self._run_purge),
+            (REEMBED, self._run_reembedding),
         ):
             DBOS.workflow(name=name, max_recovery_attempts=100)(_function(self.watched.run, name, run))
 
@@ -143,9 +158,12 @@ class Workflows:
 
     async def repair(self) -> None:
         """Compare both indexes with SQL and make them hold what it says; not while a document is embedded."""
-        for knowledge_base in await self._store.knowledge_bases.list():
+        for base in await self._store.knowledge_bases.list():
             async with self._embedding:
-                await repair(self._store, self._parts, knowledge_base, self._settings.batch)
+                parts = await self._embedders.parts(self._parts, base)
+                await repair(self._store, parts, base, self._settings.batch)
+                if base.embedding == parts.embeddings.identity and not await self._jobs.reembedding(base.id):
+                    await self._reembedding.drop(base)  # what a re-embedding left that was cancelled
 
     async def _run_deletion(self, document_id: str, job_id: str) -> dict[str, Any]:
         steps = self._deleting
@@ -167,6 +185,31 @@ class Workflows:
         await self._step("erase", steps.erase_knowledge_base, knowledge_base_id, deleted)
         after = await self._step("count again", steps.count_knowledge_base, knowledge_base_id, hashes)
         return {"receipt": receipt(before, after), "notes": [SHARED] if after["files"] else []}
+
+    async def _run_reembedding(self, knowledge_base_id: str, job_id: str, spec: dict[str, str]) -> dict[str, Any]:
+        steps = self._reembedding
+
+        async def progress(done: int, total: int) -> None:
+            await self._jobs.note(job_id, {"done": done, "total": total})
+
+        async def copy() -> None:
+            more = True
+            while more:
+                async with self._embedding:  # documents that are added meanwhile take turns with us
+                    more = await steps.copy(knowledge_base_id, spec, progress)
+
+        await self._step("copy", copy)
+        try:
+            found = await self._step("check", steps.check, knowledge_base_id, spec)
+        except RecallTooLow:
+            await self._step("give up", steps.give_up, knowledge_base_id, spec)
+            raise
+        async with self._embedding:
+            model = await self._step("switch", steps.switch, knowledge_base_id, spec)
+        await DBOS.sleep_async(self.grace_seconds)
+        base = await self._store.knowledge_bases.get(knowledge_base_id)
+        await self._step("drop", steps.drop, base)
+        return {"notes": [f"embedded with {model} now: {found}"]}
 
 
 def _function(run: Callable[..., Awaitable[Any]], *first: Any) -> Callable[..., Coroutine[Any, Any, Any]]:

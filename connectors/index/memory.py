@@ -24,8 +24,10 @@ class MemoryVectorIndex:
         self._made_for: dict[str, EmbeddingIdentity] = {}
         self._vectors: dict[str, dict[str, Vectors]] = {}
 
-    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
-        """Make the collection, or raise Conflict if it is there for another identity."""
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity, *, beside: bool = False) -> None:
+        """Make the collection, or raise Conflict if it is there for another identity, also with `beside`: a twin
+        holds vectors of one model.
+        """
         self._check(knowledge_base_id, identity)
         self._made_for[knowledge_base_id] = identity
         self._vectors.setdefault(knowledge_base_id, {})
@@ -35,7 +37,7 @@ class MemoryVectorIndex:
         if identity is not None and made_for is not None and made_for != identity:
             raise Conflict(
                 f"knowledge base {knowledge_base_id} was embedded with {made_for.model}, not {identity.model}: "
-                "set the embedding back, or delete the knowledge base and add its documents again"
+                "set the embedding back, or `deepwell kb reembed`"
             )
 
     async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
@@ -80,6 +82,10 @@ class MemoryVectorIndex:
         """Remove the collection."""
         self._vectors.pop(knowledge_base_id, None)
         self._made_for.pop(knowledge_base_id, None)
+
+    async def drop_others(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> int:
+        """There are none."""
+        return 0
 
     async def ping(self) -> None:
         """Always there."""

@@ -5,10 +5,8 @@ vectors; texts stay in the store. Run against Milvus Lite 3.2; servers are reach
 """
 
 import asyncio
-import hashlib
 import heapq
 import json
-import re
 import threading
 import time
 from collections import defaultdict
@@ -25,12 +23,13 @@ from connectors.milvus_client import (
     MilvusConnection,
     about,
     all_ids,
+    collection_name,
+    collections_of,
     complete,
     create,
     is_missing,
     lite_command,
     loaded,
-    slug,
     stored,
     within,
 )
@@ -38,7 +37,7 @@ from pipelines.errors import BadRequest, Conflict, IndexUnavailable
 from pipelines.rag import Vectors
 from pipelines.types import Chunk, EmbeddingIdentity, Scored
 
-__all__ = ["KINDS", "MilvusIndex", "lite_command"]
+__all__ = ["KINDS", "MilvusIndex", "collection_name", "lite_command"]
 
 #: index types that Lite really builds and servers have too. Lite accepts any name, searches by brute force and then
 #: cannot load the collection after a restart: nothing else may get through
@@ -49,8 +48,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "IVF_FLAT": {"nlist": 256},
     "IVF_SQ8": {"nlist": 256},
 }
-#: what makes vectors comparable; named one by one, so that a new field of the record does not orphan collections
-_COMPARED = ("model", "revision", "dimension", "query_prefix", "passage_prefix", "normalised")
 _BATCH = 1000
 #: seconds after a write within which a server's Bounded reads may miss it (5 by default)
 STALE = 10.0
@@ -81,18 +78,21 @@ class MilvusIndex:
         self._written: dict[str, float] = {}
         self._writing: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
-    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
-        """Make the collection if the knowledge base has none. Raises Conflict if it has one of another identity."""
-        await self._milvus.run(lambda client: self._ensure(client, knowledge_base_id, identity))
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity, *, beside: bool = False) -> None:
+        """Make the collection if the knowledge base has none, with `beside` none of this identity.
 
-    def _ensure(self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+        Raises Conflict if it has one of another identity.
+        """
+        await self._milvus.run(lambda client: self._ensure(client, knowledge_base_id, identity, beside))
+
+    def _ensure(self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity, beside: bool) -> None:
         from pymilvus import DataType
         from pymilvus.exceptions import MilvusException
 
         name = collection_name(knowledge_base_id, identity)
         index = client.prepare_index_params()
         index.add_index("vector", index_type=self._kind, metric_type="COSINE", params=KINDS[self._kind])
-        if self._is_complete(client, knowledge_base_id, identity, index):
+        if self._is_complete(client, knowledge_base_id, identity, index, beside):
             return
         record = json.dumps({"knowledge_base_id": knowledge_base_id, "embedding": asdict(identity)})
         schema = client.create_schema(auto_id=False, enable_dynamic_field=False, description=record)
@@ -105,10 +105,13 @@ class MilvusIndex:
                 raise
         self._names[knowledge_base_id] = name
 
-    def _is_complete(self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity, index: Any) -> bool:
+    def _is_complete(
+        self, client: Any, knowledge_base_id: str, identity: EmbeddingIdentity, index: Any, beside: bool
+    ) -> bool:
         from pymilvus.exceptions import MilvusException
 
-        if (found := self._find(client, knowledge_base_id)) is None:
+        found = self._find(client, knowledge_base_id)
+        if found is None or (beside and found != collection_name(knowledge_base_id, identity)):
             return False
         try:
             self._check(client, found, identity, knowledge_base_id)
@@ -128,18 +131,20 @@ class MilvusIndex:
             f"knowledge base {knowledge_base_id} was embedded with {old.get('model', 'another model')} "
             f"({old.get('revision', '?')}, {old.get('dimension', '?')} dimensions), but the embedding in force is "
             f"{identity.model} ({identity.revision}, {identity.dimension} dimensions): set DEEPWELL_EMBEDDING__SERVER "
-            f"and DEEPWELL_EMBEDDING__MODEL back, or delete the knowledge base and add its documents again"
+            f"and DEEPWELL_EMBEDDING__MODEL back, or embed it anew with `deepwell kb reembed`"
         )
 
-    def _find(self, client: Any, knowledge_base_id: str) -> str | None:
-        """Name of the knowledge base's collection. Remembered while the connection holds."""
-        if self._known_in != self._milvus.generation:
+    def _find(self, client: Any, knowledge_base_id: str, anew: bool = False) -> str | None:
+        """Name of the knowledge base's collection, best of our identity. Remembered while the connection holds."""
+        if anew or self._known_in != self._milvus.generation:
             self._names, self._known_in = {}, self._milvus.generation
         if knowledge_base_id not in self._names:
-            wanted = slug(knowledge_base_id)
-            for name in client.list_collections(timeout=TIMEOUT):
-                if (match := re.fullmatch(r"kb_(.+)_[0-9a-f]{8}", name)) and match[1] == wanted:
-                    self._names[knowledge_base_id] = name
+            found = collections_of(client, knowledge_base_id)
+            ours = collection_name(knowledge_base_id, self._identity) if self._identity else ""
+            if found and ours and ours not in found:
+                return found[-1]  # not remembered: ours may be made at any moment, beside it
+            if found:
+                self._names[knowledge_base_id] = ours or found[-1]
         return self._names.get(knowledge_base_id)
 
     async def upsert(self, chunks: Sequence[Chunk], vectors: Vectors) -> None:
@@ -182,7 +187,7 @@ class MilvusIndex:
         """Write rows to segments and index them: unflushed rows are searched one by one (720 ms at 20,000)."""
 
         def work(client: Any) -> None:
-            if (name := self._find(client, knowledge_base_id)) is not None:
+            if (name := self._find(client, knowledge_base_id, anew=True)) is not None:
                 self._write(knowledge_base_id, lambda: client.flush(name, timeout=LONG))
 
         await self._milvus.run(work)
@@ -232,15 +237,14 @@ class MilvusIndex:
         return "Strong" if recent else "Bounded"
 
     async def delete(self, knowledge_base_id: str, chunk_ids: Sequence[str]) -> None:
-        """Remove chunks by id."""
+        """Remove chunks by id, from collections of every identity."""
         ids = list(chunk_ids)
 
         def work(client: Any) -> None:
-            if (name := self._find(client, knowledge_base_id)) is None:
-                return
-            for start in range(0, len(ids), _BATCH):
-                batch = ids[start : start + _BATCH]
-                self._write(knowledge_base_id, partial(client.delete, name, ids=batch, timeout=LONG))
+            for name in collections_of(client, knowledge_base_id):
+                for start in range(0, len(ids), _BATCH):
+                    batch = ids[start : start + _BATCH]
+                    self._write(knowledge_base_id, partial(client.delete, name, ids=batch, timeout=LONG))
 
         await self._milvus.run(work)
 
@@ -248,7 +252,7 @@ class MilvusIndex:
         """Every chunk id of the knowledge base, in no order."""
 
         def work(client: Any) -> list[str]:
-            if (name := self._find(client, knowledge_base_id)) is None:
+            if (name := self._find(client, knowledge_base_id, anew=True)) is None:
                 return []
             return loaded(client, name, lambda: all_ids(client, name), absent=[])
 
@@ -260,7 +264,7 @@ class MilvusIndex:
 
         def work(client: Any) -> dict[str, Vectors]:
             found: dict[str, Vectors] = {}
-            if (name := self._find(client, knowledge_base_id)) is None:
+            if (name := self._find(client, knowledge_base_id, anew=True)) is None:
                 return found
             for start in range(0, len(ids), _BATCH):
                 for row in stored(client, name, ids[start : start + _BATCH], ["id", "vector"]):
@@ -270,14 +274,20 @@ class MilvusIndex:
         return await self._milvus.run(work)
 
     async def drop(self, knowledge_base_id: str) -> None:
-        """Remove the collection."""
+        """Remove its collections of every identity."""
+        await self._milvus.run(lambda client: self._drop(client, knowledge_base_id, keep=""))
 
-        def work(client: Any) -> None:
-            if (name := self._find(client, knowledge_base_id)) is not None:
-                client.drop_collection(name, timeout=TIMEOUT)
-                self._names.pop(knowledge_base_id, None)
+    async def drop_others(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> int:
+        """Remove its collections of other identities than this one. Gives how many."""
+        keep = collection_name(knowledge_base_id, identity)
+        return await self._milvus.run(lambda client: self._drop(client, knowledge_base_id, keep))
 
-        await self._milvus.run(work)
+    def _drop(self, client: Any, knowledge_base_id: str, keep: str) -> int:
+        names = [name for name in collections_of(client, knowledge_base_id) if name != keep]
+        for name in names:
+            client.drop_collection(name, timeout=TIMEOUT)
+        self._names.pop(knowledge_base_id, None)
+        return len(names)
 
     async def ping(self) -> None:
         """Return if Milvus answers within 2 s."""
@@ -286,10 +296,3 @@ class MilvusIndex:
     async def close(self) -> None:
         """Close the connection."""
         await self._milvus.close()
-
-
-def collection_name(knowledge_base_id: str, identity: EmbeddingIdentity) -> str:
-    """`kb_<id>_<8 hex digits of the identity's hash>`; letters Milvus does not allow are written as their code."""
-    what = {field: getattr(identity, field) for field in _COMPARED}
-    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    return f"kb_{slug(knowledge_base_id)}_{digest[:8]}"

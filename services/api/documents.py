@@ -8,7 +8,8 @@ from pipelines.errors import BadRequest, Forbidden, NotFound, StorageFull, TooLa
 from pipelines.types import Caller
 from pipelines.types import Chunk as Passage
 from services.api.deps import Parts, iso
-from services.api.schemas import Chunk, Chunks, Document, Documents, Removal, StoreCount
+from services.api.job_schemas import Removal, StoreCount
+from services.api.schemas import Chunk, Chunks, Document, Documents
 from services.auth import Ingester, Retriever
 from services.build import Deepwell
 from services.documents import add_document

@@ -10,7 +10,7 @@ from pipelines.types import Caller, JobState
 from services import job as jobs
 from services.api.deps import Parts, iso
 from services.api.following import EVENTS, follow
-from services.api.schemas import Job, Jobs
+from services.api.job_schemas import Job, Jobs
 from services.auth import Ingester
 from services.build import Deepwell
 from services.errors import responses
@@ -132,6 +132,7 @@ async def shown(deepwell: Deepwell, job: jobs.Job) -> Job:
         pages_total=job.pages_total or None,
         eta=job.eta,
         error=job.error or None,
+        notes=[*job.notes],
         created=iso(job.created),
         updated=iso(job.updated),
     )

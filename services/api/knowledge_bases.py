@@ -10,10 +10,12 @@ from pipelines.types import JobState
 from services.api.deps import Parts, iso
 from services.api.documents import removal
 from services.api.following import EVENTS, follow
+from services.api.job_schemas import Job, Jobs, Reembed, Removal
 from services.api.jobs import shown as shown_job
-from services.api.schemas import Jobs, KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases, Removal
-from services.auth import Ingester, Retriever
+from services.api.schemas import KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases
+from services.auth import Admin, Ingester, Retriever
 from services.build import Deepwell
+from services.embedders import FIELDS
 from services.errors import responses
 from services.store import records
 from services.store.documents import ACTIVE
@@ -81,6 +83,23 @@ async def rechunk_knowledge_base(knowledge_base: str, caller: Ingester, deepwell
     documents = await deepwell.store.documents.list(base.id, states=RESTING, limit=1_000_000)
     queued = [await deepwell.jobs.retry(document.id, again=True) for document in documents]
     return Jobs(jobs=[await shown_job(deepwell, job) for job in queued])
+
+
+@router.post("/{knowledge_base}/reembed", status_code=202, responses=responses(NotFound, Conflict))
+async def reembed_knowledge_base(knowledge_base: str, body: Reembed, caller: Admin, deepwell: Parts) -> Job:
+    """Embed every passage anew by another model, beside the running index. Searches go on, and change over at the end.
+
+    The model is loaded here first: one that does not answer is refused at once.
+    """
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+    given = {name: value for name, value in body.model_dump().items() if value}
+    spec = {**({} if "server" in given else deepwell.embedders.spec), **given}
+    leg = await deepwell.embedders.of_spec(spec)
+    identity = leg.embeddings.identity
+    if identity == base.embedding:
+        raise Conflict(f"knowledge base {base.name!r} is embedded with {identity.model} already: name another model")
+    job = await deepwell.jobs.reembed(base.id, {name: spec.get(name, "") for name in FIELDS})
+    return await shown_job(deepwell, job)
 
 
 @router.get("/{knowledge_base}/events", responses={**EVENTS, **responses(NotFound)}, response_class=StreamingResponse)

@@ -114,30 +114,6 @@ class Chunks(BaseModel):
     chunks: list[Chunk]
 
 
-class Job(BaseModel):
-    """The ingestion or the deletion of a document, or the deletion of a knowledge base."""
-
-    id: str
-    kind: Literal["ingest", "delete"]
-    document_id: str | None
-    document: str
-    knowledge_base: str
-    state: JobState
-    step: str
-    pages_done: int
-    pages_total: int | None
-    eta: float | None
-    error: str | None
-    created: str
-    updated: str
-
-
-class Jobs(BaseModel):
-    """Jobs, newest first."""
-
-    jobs: list[Job]
-
-
 class SearchRequest(Body):
     """A question to find passages for."""
 
@@ -238,29 +214,6 @@ class Readiness(BaseModel):
     ready: bool
     model: str
     parts: dict[str, str]
-
-
-class StoreCount(BaseModel):
-    """What a store had of something before its deletion, and what it has afterwards."""
-
-    before: int
-    after: int
-
-
-class Removal(BaseModel):
-    """What was removed, counted by store. `state` is `succeeded` once everything is gone.
-
-    `receipt` was counted in the stores themselves: vectors, words (full-text index), chunks, parsed, files, documents,
-    jobs. `removed` is the difference.
-    """
-
-    id: str
-    name: str
-    job: str
-    state: JobState
-    removed: dict[str, int]
-    receipt: dict[str, StoreCount] = {}
-    notes: list[str] = []
 
 
 class Health(BaseModel):

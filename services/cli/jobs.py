@@ -1,10 +1,13 @@
 """`deepwell jobs list|show|watch|pause|resume|cancel|retry|rerun`."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from services.cli.options import AsJson, DataDir, show_json, show_table
+
+if TYPE_CHECKING:
+    from services.cli.client import Api
 
 app = typer.Typer(help="Look at ingestions and deletions; pause, resume, cancel and repeat them.", no_args_is_help=True)
 Ids = Annotated[list[str], typer.Argument(help="Ids of jobs, as `deepwell jobs list` shows them.")]
@@ -42,7 +45,7 @@ def show(jobs: list[Job]) -> None:
 
 def pages(job: Job) -> str:
     """Pages of the step that are done, of how many."""
-    return f"{job['pages_done']}/{job['pages_total'] or '?'}" if job["kind"] == "ingest" else ""
+    return f"{job['pages_done']}/{job['pages_total'] or '?'}" if job["kind"] != "delete" else ""
 
 
 def rest(job: Job) -> str:
@@ -64,15 +67,22 @@ def watch(job: Id, as_json: AsJson = False, data_dir: DataDir = None) -> None:
     """Follow a job until it has ended; exit code 3 if it did not succeed."""
     from services.cli.client import Api
 
-    with Api(data_dir).events(f"/v1/jobs/{job}/events") as events:
-        last: Job = {}
-        for _, last in events:
-            if not as_json:
-                print(f"{last['state']:>9}  {last['step']:<10} {pages(last):>12} {rest(last):>7}  {last['document']}")
+    last = follow(Api(data_dir), job, quiet=as_json)
     if as_json:
         show_json(last)
     if last.get("state") != "succeeded":
         raise typer.Exit(3)
+
+
+def follow(api: "Api", job: str, quiet: bool) -> Job:
+    """A job once it has ended; each step of it is a line."""
+    last: Job = {}
+    with api.events(f"/v1/jobs/{job}/events") as events:
+        for _, last in events:
+            if not quiet:
+                subject = last["document"] or last["knowledge_base"]
+                print(f"{last['state']:>9}  {last['step']:<10} {pages(last):>12} {rest(last):>7}  {subject}")
+    return last
 
 
 def _each(verb: str, ids: list[str], as_json: bool, data_dir: Any) -> None:

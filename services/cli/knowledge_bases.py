@@ -70,6 +70,39 @@ def rechunk(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     show_json(queued) if as_json else print(f"{name}: {len(queued['jobs'])} documents are read again")
 
 
+@app.command("reembed")
+def reembed(
+    name: Name,
+    *,
+    server: Annotated[str, typer.Option("--server", help="Embedding server; that of the settings if left out.")] = "",
+    model: Annotated[str, typer.Option("--model", help="Embedding model.")] = "",
+    url: Annotated[str, typer.Option("--url", help="Address of the embedding server.")] = "",
+    query_prefix: Annotated[str, typer.Option("--query-prefix", help="Text put before a question.")] = "",
+    passage_prefix: Annotated[str, typer.Option("--passage-prefix", help="Text put before a passage.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until searches use the new model.")] = True,
+    as_json: AsJson = False,
+    data_dir: DataDir = None,
+) -> None:
+    """Embed every passage anew by another model beside the running index; searches change over at the end."""
+    from services.cli.client import Api
+    from services.cli.jobs import follow
+
+    body = {
+        "server": server,
+        "model": model,
+        "url": url,
+        "query_prefix": query_prefix,
+        "passage_prefix": passage_prefix,
+    }
+    api = Api(data_dir)
+    job = api.call("POST", f"/v1/knowledge_bases/{name}/reembed", json=body)
+    if wait:
+        job = follow(api, job["id"], quiet=as_json)
+    show_json(job) if as_json else print("\n".join(job["notes"]) or f"{job['id']}: {job['error'] or job['state']}")
+    if wait and job["state"] != "succeeded":
+        raise typer.Exit(3)
+
+
 @app.command("delete")
 def delete(
     name: Name,

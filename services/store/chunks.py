@@ -11,14 +11,24 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pipelines.types import Chunk
+from pipelines.errors import Unavailable
+from pipelines.types import Chunk, EmbeddingIdentity
 from services.store.database import Database, Row
-from services.store.tables import chunks, documents, staged_chunks, stale_chunks
+from services.store.tables import chunks, documents, knowledge_bases, staged_chunks, stale_chunks
 
 #: columns that chunks and staged_chunks share
 _SHARED = [column.name for column in chunks.columns]
 #: rows in one statement: SQLite takes at most 32,766 parameters
 BATCH = 500
+
+
+_CHANGED = "the knowledge base was changed over to another embedding model meanwhile; the passages are embedded again"
+
+
+class ModelChanged(Unavailable):
+    """The knowledge base has another embedding model since the job began its step; the step is done again."""
+
+    code = "model_changed"
 
 
 class Chunks:
@@ -63,14 +73,18 @@ class Chunks:
         row = await self._database.row(sa.select(sa.func.count(), ready).where(staged_chunks.c.document_id == document))
         return (row[0], row[1] or 0) if row else (0, 0)
 
-    async def mark_embedded(self, document: str, ids: Sequence[str], job_id: str, **progress: Any) -> bool:
+    async def mark_embedded(
+        self, document: str, ids: Sequence[str], job_id: str, identity: EmbeddingIdentity, **progress: Any
+    ) -> bool:
         """Their vectors are in the index. False if the document is no longer this job's own.
 
-        A job that gets this far has not crashed for nothing: its attempts are forgotten.
+        A job that gets this far has not crashed for nothing: its attempts are forgotten. Raises ModelChanged if the
+        knowledge base has another embedding than `identity` by now.
         """
         async with self._database.write() as connection:
             if not await _owns(connection, document, job_id):
                 return False
+            await _same_model(connection, document, identity)
             await connection.execute(staged_chunks.update().where(staged_chunks.c.id.in_(ids)).values(embedded=True))
             await connection.execute(
                 documents.update().where(documents.c.id == document).values(attempts=1, updated=time.time(), **progress)
@@ -80,11 +94,17 @@ class Chunks:
     async def publish(self, document: str, job_id: str) -> int | None:
         """Swap: searches see the coming version, the document has succeeded. One transaction.
 
-        Gives the number of passages; None if the document is no longer this job's own.
+        Gives the number of passages; None if the document is no longer this job's own. Raises ModelChanged if
+        passages have lost their vectors since they were embedded.
         """
         async with self._database.write() as connection:
             if not await _owns(connection, document, job_id):
                 return None
+            lacking = sa.select(staged_chunks.c.id).where(
+                staged_chunks.c.document_id == document, ~staged_chunks.c.kept, ~staged_chunks.c.embedded
+            )
+            if (await connection.execute(lacking.limit(1))).first() is not None:
+                raise ModelChanged(_CHANGED)
             of_staged = sa.select(staged_chunks.c.id).where(staged_chunks.c.document_id == document)
             old = await connection.execute(
                 sa.select(chunks.c.id).where(chunks.c.document_id == document, chunks.c.id.not_in(of_staged))
@@ -138,6 +158,14 @@ class Chunks:
             query = sa.select(table.c.id).where(table.c.knowledge_base_id == knowledge_base_id)
             found.append({row[0] for row in await self._database.rows(query)})
         return found[0], found[1] | found[2]
+
+    async def gone(self, ids: Sequence[str]) -> list[str]:
+        """Those of these ids that searches do not see any more."""
+        seen: set[str] = set()
+        for start in range(0, len(ids), BATCH):
+            query = sa.select(chunks.c.id).where(chunks.c.id.in_(ids[start : start + BATCH]))
+            seen |= {row[0] for row in await self._database.rows(query)}
+        return [one for one in ids if one not in seen]
 
     async def forget_stale(self, ids: Collection[str]) -> None:
         """They have left the indexes."""
@@ -231,6 +259,16 @@ async def _owns(connection: AsyncConnection, document: str, job_id: str) -> bool
         )
     )
     return row.first() is not None
+
+
+async def _same_model(connection: AsyncConnection, document: str, identity: EmbeddingIdentity) -> None:
+    row = await connection.execute(
+        sa.select(knowledge_bases.c.embedding)
+        .join(documents, documents.c.knowledge_base_id == knowledge_bases.c.id)
+        .where(documents.c.id == document)
+    )
+    if EmbeddingIdentity(**row.scalar_one()) != identity:
+        raise ModelChanged(_CHANGED)
 
 
 async def _headings(

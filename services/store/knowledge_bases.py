@@ -1,6 +1,7 @@
 """Knowledge bases in SQL."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,7 @@ from pipelines.types import EmbeddingIdentity
 from services.store.database import Database, Row
 from services.store.names import knowledge_base_name, new_id
 from services.store.records import KnowledgeBase
-from services.store.tables import documents, knowledge_bases
+from services.store.tables import documents, knowledge_bases, staged_chunks
 
 _ALIVE = knowledge_bases.c.deleted.is_(None)
 
@@ -42,13 +43,18 @@ class KnowledgeBases:
             raise NotFound(f"there is no knowledge base {id_or_name!r}: `deepwell kb list` shows those there are")
         return _record(row)
 
-    async def bind(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
-        """Say with which embedding its vectors are made; kept for ever. Raises Conflict if it is another one."""
+    async def bind(
+        self, knowledge_base_id: str, identity: EmbeddingIdentity, embedder: Mapping[str, str] | None = None
+    ) -> None:
+        """Say with which embedding its vectors are made, and how it is reached. Raises Conflict if it is another one.
+
+        It stays so until the knowledge base is embedded anew (`rebind`).
+        """
         async with self._database.write() as connection:
             await connection.execute(
                 knowledge_bases.update()
                 .where(knowledge_bases.c.id == knowledge_base_id, knowledge_bases.c.embedding.is_(None))
-                .values(embedding=asdict(identity))
+                .values(embedding=asdict(identity), embedder=embedder)
             )
         row = await self._database.row(
             sa.select(knowledge_bases.c.name, knowledge_bases.c.embedding).where(
@@ -60,7 +66,26 @@ class KnowledgeBases:
         if EmbeddingIdentity(**row.embedding) != identity:
             raise Conflict(
                 f"knowledge base {row.name!r} was made with embedding model {_words(row.embedding)}, the one in force "
-                f"is {_words(asdict(identity))}: set the first one again, or make a new knowledge base"
+                f"is {_words(asdict(identity))}: set the first one again, or embed it anew with `deepwell kb reembed`"
+            )
+
+    async def rebind(self, knowledge_base_id: str, identity: EmbeddingIdentity, embedder: Mapping[str, str]) -> None:
+        """Its vectors come from another embedding from now on. Raises NotFound.
+
+        What jobs had embedded for versions to come was embedded with the old one: it is forgotten.
+        """
+        async with self._database.write() as connection:
+            done = await connection.execute(
+                knowledge_bases.update()
+                .where(_ALIVE, knowledge_bases.c.id == knowledge_base_id)
+                .values(embedding=asdict(identity), embedder=dict(embedder))
+            )
+            if done.rowcount == 0:
+                raise NotFound("the knowledge base is gone")
+            await connection.execute(
+                staged_chunks.update()
+                .where(staged_chunks.c.knowledge_base_id == knowledge_base_id)
+                .values(embedded=False)
             )
 
     async def mark_deleted(self, knowledge_base_id: str, job_id: str) -> None:

@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pipelines.types import Chunk
+from pipelines.types import Chunk, EmbeddingIdentity
 from services.documents import add_document
 from services.jobs import Jobs
 from services.settings import load_settings
@@ -42,8 +42,14 @@ async def measure(data_dir: Path) -> dict[str, object]:
         began = time.perf_counter()
         await store.chunks.stage(document.id, document.job_id, chunks)
         staged = time.perf_counter()
+        identity = EmbeddingIdentity(model="bench", revision="1", dimension=8)
+        await store.knowledge_bases.bind(base.id, identity)
+        for start in range(0, PASSAGES, 1000):
+            ids = [chunk.id for chunk in chunks[start : start + 1000]]
+            await store.chunks.mark_embedded(document.id, ids, document.job_id, identity)
+        embedded = time.perf_counter()
         await store.chunks.publish(document.id, document.job_id)
-        figures: dict[str, object] = {"stage_s": staged - began, "publish_s": time.perf_counter() - staged}
+        figures: dict[str, object] = {"stage_s": staged - began, "publish_s": time.perf_counter() - embedded}
         lookups, uploads = [], []
         for _ in range(100):
             ids = [f"c{number:08d}" for number in random.sample(range(PASSAGES), 100)]

@@ -67,7 +67,7 @@ class FileIndex:
         self._db.execute("CREATE TABLE IF NOT EXISTS rows (kb TEXT, id TEXT, vector BLOB, PRIMARY KEY (kb, id))")
         self._db.execute("CREATE TABLE IF NOT EXISTS made (kb TEXT PRIMARY KEY, model TEXT)")
 
-    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> None:
+    async def ensure(self, knowledge_base_id: str, identity: EmbeddingIdentity, *, beside: bool = False) -> None:
         self._db.execute("INSERT OR IGNORE INTO made VALUES (?, ?)", (knowledge_base_id, identity.model))
         (made,) = self._db.execute("SELECT model FROM made WHERE kb = ?", (knowledge_base_id,)).fetchone()
         if made != identity.model:
@@ -97,6 +97,9 @@ class FileIndex:
 
     async def drop(self, knowledge_base_id: str) -> None:
         self._db.execute("DELETE FROM rows WHERE kb = ?", (knowledge_base_id,))
+
+    async def drop_others(self, knowledge_base_id: str, identity: EmbeddingIdentity) -> int:
+        return 0
 
     async def ping(self) -> None:
         return None

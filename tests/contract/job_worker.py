@@ -14,6 +14,9 @@ from typing import Any
 
 import services.worker
 import services.workflows
+from pipelines.errors import BadRequest
+from pipelines.rag import DenseLeg
+from services.embedders import Embedders, Spec
 from services.settings import load_settings
 from tests.contract.job_parts import TextParser, parts
 
@@ -49,8 +52,13 @@ async def main(options: dict[str, Any]) -> None:
     services.workflows.MAX_ATTEMPTS = options.get("max_attempts", services.workflows.MAX_ATTEMPTS)
     services.workflows.SUSPECT_ATTEMPTS = options.get("suspect_attempts", services.workflows.SUSPECT_ATTEMPTS)
     made = parts(settings.data_dir, options.get("delay", 0.0), options.get("model", "hash"))
+    leg = DenseLeg(embeddings=made.embeddings, index=made.index)
+
+    async def make(spec: Spec) -> DenseLeg:
+        raise BadRequest(f"no other model here: {spec}")
+
     parser = TextParser(options.get("parse_delay", 0.0))
-    async with services.worker.working(settings, made, parser) as workflows:
+    async with services.worker.working(settings, made, Embedders(leg, {}, make), parser) as workflows:
         workflows.retry_seconds = 0.05
         (settings.data_dir / "ready").touch()
         await stop.wait()

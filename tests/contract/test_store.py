@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from pipelines.errors import BadRequest, Conflict, NotFound, Unavailable
 from pipelines.types import Caller, Chunk, EmbeddingIdentity
 from services.store import tables
+from services.store.chunks import ModelChanged
 from services.store.database import sync_url
 from services.store.documents import Upload
 from services.store.migrate import migrate
@@ -67,8 +68,14 @@ async def ingest(store: Store, document: Document, texts: list[str]) -> list[Chu
     chunks = passages(document, texts)
     assert await store.documents.begin(document.id, document.job_id) is not None
     assert await store.chunks.stage(document.id, document.job_id, chunks)
+    await embed(store, document, [chunk.id for chunk in chunks])
     assert await store.chunks.publish(document.id, document.job_id) == len(chunks)
     return chunks
+
+
+async def embed(store: Store, document: Document, ids: list[str]) -> bool:
+    await store.knowledge_bases.bind(document.knowledge_base_id, IDENTITY)
+    return await store.chunks.mark_embedded(document.id, ids, document.job_id, IDENTITY)
 
 
 async def test_tables_are_what_the_migrations_make(store: Store, url: str) -> None:
@@ -111,7 +118,7 @@ async def test_the_embedding_is_bound_once(store: Store) -> None:
     await store.knowledge_bases.bind(made.id, IDENTITY)
     await store.knowledge_bases.bind(made.id, IDENTITY)
     assert (await store.knowledge_bases.get("a")).embedding == IDENTITY
-    with pytest.raises(Conflict, match=r"was made with embedding model m .* make a new knowledge base"):
+    with pytest.raises(Conflict, match=r"was made with embedding model m .* `deepwell kb reembed`"):
         await store.knowledge_bases.bind(made.id, replace(IDENTITY, model="other"))
 
 
@@ -165,6 +172,7 @@ async def test_searches_see_one_whole_version(store: Store) -> None:
     new = await store.chunks.to_embed(document.id, 10)
     assert [chunk.text for chunk in new] == ["three"]  # the other one is the same as before
     assert await store.chunks.staged(document.id) == (2, 1)
+    assert await embed(store, document, [wanted[2]])
     assert await store.chunks.publish(document.id, document.job_id) == 2
     seen = await store.passages.get([base.id], wanted)
     assert set(seen) == {wanted[0], wanted[2]}
@@ -214,10 +222,32 @@ async def test_a_job_that_lost_its_document_changes_nothing(store: Store) -> Non
     new = await put(store, base.id, sha256="2" * 64)
     assert await store.documents.begin(old.id, old.job_id) is None
     assert not await store.chunks.stage(old.id, old.job_id, passages(old, ["two"]))
-    assert not await store.chunks.mark_embedded(old.id, [f"{old.id}-one"], old.job_id)
+    assert not await embed(store, old, [f"{old.id}-one"])
     assert await store.chunks.publish(old.id, old.job_id) is None
     assert not await store.documents.end(old.id, old.job_id, "failed", "x")
     assert (await store.documents.get(old.id)) == new
+
+
+async def test_what_was_embedded_with_another_model_is_not_published(store: Store) -> None:
+    base = await store.knowledge_bases.create("a")
+    await ingest(store, await put(store, base.id), ["one"])
+    document = await put(store, base.id, sha256="2" * 64)
+    await store.documents.begin(document.id, document.job_id)
+    await store.chunks.stage(document.id, document.job_id, passages(document, ["one", "two"]))
+    with pytest.raises(ModelChanged):
+        await store.chunks.publish(document.id, document.job_id)
+    assert await embed(store, document, [f"{document.id}-two"])
+    other = replace(IDENTITY, model="other")
+    await store.knowledge_bases.rebind(base.id, other, {"server": "openai"})
+    found = await store.knowledge_bases.get(base.id)
+    assert (found.embedding, found.embedder) == (other, {"server": "openai"})
+    assert [chunk.text for chunk in await store.chunks.to_embed(document.id, 10)] == ["two"]
+    with pytest.raises(ModelChanged):
+        await store.chunks.mark_embedded(document.id, [f"{document.id}-two"], document.job_id, IDENTITY)
+    with pytest.raises(ModelChanged, match="embedded again"):
+        await store.chunks.publish(document.id, document.job_id)
+    assert await store.chunks.mark_embedded(document.id, [f"{document.id}-two"], document.job_id, other)
+    assert await store.chunks.publish(document.id, document.job_id) == 2
 
 
 async def test_embedded_passages_of_an_unfinished_job_are_kept_or_swept(store: Store) -> None:
@@ -225,7 +255,7 @@ async def test_embedded_passages_of_an_unfinished_job_are_kept_or_swept(store: S
     first = await put(store, base.id)
     await store.documents.begin(first.id, first.job_id)
     await store.chunks.stage(first.id, first.job_id, passages(first, ["one", "two", "three"]))
-    assert await store.chunks.mark_embedded(first.id, [f"{first.id}-one", f"{first.id}-two"], first.job_id)
+    assert await embed(store, first, [f"{first.id}-one", f"{first.id}-two"])
     second = await put(store, base.id, sha256="2" * 64)
     await store.documents.begin(second.id, second.job_id)
     await store.chunks.stage(second.id, second.job_id, passages(second, ["two", "four"]))
@@ -288,6 +318,7 @@ async def test_zero_characters_and_other_scripts_are_stored(store: Store) -> Non
     await store.documents.begin(document.id, document.job_id)
     chunk = replace(passages(document, ["x"])[0], text="有給\0休暇 🏖")
     assert await store.chunks.stage(document.id, document.job_id, [chunk])
+    assert await embed(store, document, [chunk.id])
     assert await store.chunks.publish(document.id, document.job_id) == 1
     found = (await store.passages.get([base.id], [chunk.id]))[chunk.id]
     assert (found.text, found.document) == ("有給 休暇 🏖", "休暇.txt")

@@ -178,6 +178,31 @@ async def test_another_embedding_is_refused_in_words(index: VectorIndex) -> None
     await index.ensure("kb1", OTHER)
 
 
+async def test_two_models_side_by_side_and_the_old_one_dropped(lite: Lite) -> None:
+    old, new = MilvusIndex(lite.url, identity=IDENTITY), MilvusIndex(lite.url, identity=OTHER)
+    given = vectors(20)
+    await old.ensure("kb4", IDENTITY)
+    await old.upsert(chunks(20, "kb4"), given)
+    with pytest.raises(Conflict, match="kb reembed"):
+        await new.ensure("kb4", OTHER)
+    await new.ensure("kb4", OTHER, beside=True)
+    await new.ensure("kb4", OTHER, beside=True)
+    assert await new.ids("kb4") == []
+    await new.upsert(chunks(5, "kb4"), -given[:5])
+    assert (await old.search(["kb4"], given[3], 1))[0].score == pytest.approx(1, abs=1e-4)
+    assert (await new.search(["kb4"], -given[3], 1))[0].score == pytest.approx(1, abs=1e-4)
+    await old.delete("kb4", ["kb4-c3"])
+    assert [len(await index.ids("kb4")) for index in (old, new)] == [19, 4], "a deletion goes through both"
+    assert await new.drop_others("kb4", OTHER) == 1
+    assert await new.drop_others("kb4", OTHER) == 0
+    assert len(await new.ids("kb4")) == 4
+    await old.ensure("kb4", IDENTITY, beside=True)
+    await new.drop("kb4")
+    assert await old.ids("kb4") == []
+    await old.close()
+    await new.close()
+
+
 async def test_searching_with_another_embedding_is_refused(lite: Lite) -> None:
     right, wrong = MilvusIndex(lite.url, identity=IDENTITY), MilvusIndex(lite.url, identity=OTHER)
     await right.ensure("kb9", IDENTITY)

@@ -94,6 +94,7 @@ CHANGING = {
     ("POST", "/v1/knowledge_bases/{knowledge_base}/pause"),
     ("POST", "/v1/knowledge_bases/{knowledge_base}/resume"),
     ("POST", "/v1/knowledge_bases/{knowledge_base}/rechunk"),
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/reembed"),
     ("GET", "/v1/knowledge_bases/{knowledge_base}/events"),
     ("POST", "/v1/keys"),
 }
@@ -119,6 +120,7 @@ ONE_THING = {
     ("POST", "/v1/knowledge_bases/{knowledge_base}/pause"): "ingest",
     ("POST", "/v1/knowledge_bases/{knowledge_base}/resume"): "ingest",
     ("POST", "/v1/knowledge_bases/{knowledge_base}/rechunk"): "ingest",
+    ("POST", "/v1/knowledge_bases/{knowledge_base}/reembed"): "admin",
     ("GET", "/v1/knowledge_bases/{knowledge_base}/events"): "ingest",
     ("POST", "/v1/knowledge_bases"): "ingest",
     ("POST", "/v1/knowledge_bases/{knowledge_base}/documents"): "ingest",

@@ -1,6 +1,9 @@
 """Progress and control of ingestion over REST, server-sent events and the command line."""
 
 import json
+import os
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -86,3 +89,52 @@ def test_dead_letters_have_their_reason(deepwell: Running, tmp_path: Path) -> No
         time.sleep(0.2)
     assert cli("jobs", "watch", retried["id"], "--data-dir", str(deepwell.data_dir)).returncode == 3
     assert cli("jobs", "cancel", retried["id"], "--data-dir", str(deepwell.data_dir)).returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_another_embedding_model_takes_over_and_no_question_fails(
+    deepwell: Running, api: httpx.Client, tmp_path: Path
+) -> None:
+    deepwell.cli("add", str(report(tmp_path / "valves.md", 1500)), "--kb", "valves")
+    refused = cli("kb", "reembed", "valves", "--data-dir", str(deepwell.data_dir))
+    assert refused.returncode == 2
+    assert "already: name another model" in refused.stderr
+    unknown = cli("kb", "reembed", "valves", "--model", "nobody/nothing", "--data-dir", str(deepwell.data_dir))
+    assert unknown.returncode == 2
+    assert "nobody/nothing" in unknown.stderr
+    asked, failed, over = 0, list[str](), threading.Event()
+
+    def ask() -> None:
+        nonlocal asked
+        while not over.is_set():
+            answer = api.post("/search", json={"query": "what of pump 700?", "knowledge_bases": ["valves"]})
+            hits = answer.json()["hits"] if answer.status_code == 200 else []
+            if not any("pump 700 " in hit["text"] for hit in hits):
+                failed.append(answer.text[:300])
+            asked += 1
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        job = deepwell.cli("kb", "reembed", "valves", "--passage-prefix", "text: ", "--no-wait")
+        os.kill(deepwell.pid("services.worker"), signal.SIGKILL)
+        (tmp_path / "late.md").write_text("# Late\n\nThe late report tells of the seventh floor.\n")
+        late = deepwell.cli("add", str(tmp_path / "late.md"), "--kb", "valves")["documents"][0]
+        assert late["state"] == "succeeded"
+        ended = deepwell.cli("jobs", "watch", job["id"])
+        at = asked
+        while asked < at + 5 and asking.is_alive():
+            time.sleep(0.05)
+    finally:
+        over.set()
+        asking.join()
+    assert failed == []
+    assert (ended["kind"], ended["state"]) == ("reembed", "succeeded")
+    assert "finds 1.000 of what exact search finds" in ended["notes"][0]
+    hit = deepwell.cli("search", "which floor does the late report tell of?", "--kb", "valves")["hits"][0]
+    assert hit["document"] == "late.md"
+    again = cli("kb", "reembed", "valves", "--passage-prefix", "text: ", "--data-dir", str(deepwell.data_dir))
+    assert again.returncode == 2
+    removed = deepwell.cli("rm", late["id"])["documents"][0]
+    assert removed["receipt"]["vectors"] == {"before": 1, "after": 0}
