@@ -25,14 +25,14 @@ class WatchedJobs:
         #: runs in progress, each with the passages of it that are counted
         self._running: dict[int, tuple[Watch, int]] = {}
 
-    async def run(self, kind: str, run: Run, subject: str, job_id: str) -> Any:
-        """`run(subject, job_id)`: a job on a document or a knowledge base. Raises what it raises."""
+    async def run(self, kind: str, run: Run, subject: str, job_id: str, *more: Any) -> Any:
+        """`run(subject, job_id, *more)`: a job on a document or a knowledge base. Raises what it raises."""
         watch = Watch(job_id)
         token = watching.begin(watch)
         self._running[id(watch)] = (watch, 0)
         span = self.tracing.begin(watch, kind) if self.tracing else None
         try:
-            result = await run(subject, job_id)
+            result = await run(subject, job_id, *more)
         except RagError as error:
             watch.outcome, watch.error = "failed", error.code
             raise
