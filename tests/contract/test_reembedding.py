@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from connectors.index.milvus import MilvusIndex
 from pipelines.ingest import IngestParts, embed_and_index
 from pipelines.rag import DenseLeg, Rag, Vectors
 from pipelines.retrieve import retrieve
-from pipelines.types import Caller, Chunk
+from pipelines.types import Caller, Chunk, Scored
 from services.embedders import Embedders, Spec
 from services.reembedding import RecallTooLow, Reembedding
 from services.store.records import KnowledgeBase
@@ -41,8 +42,8 @@ class Words(HashEmbeddings):
 class Blind(MilvusIndex):
     """An index that finds little of what it holds."""
 
-    async def search(self, knowledge_base_ids: Sequence[str], vector: Vectors, limit: int):  # type: ignore[no-untyped-def]
-        return (await super().search(knowledge_base_ids, vector, limit))[-1:]
+    async def search(self, *arguments: Any, **more: Any) -> list[Scored]:
+        return (await super().search(*arguments, **more))[-1:]
 
 
 @pytest.fixture(scope="module")
