@@ -46,7 +46,7 @@ async def metrics_port(host: str, port: int, text: Text, media_type: str) -> Asy
             await serving
 
 
-def listening(host: str, port: int) -> socket.socket:
+def listening(host: str, port: int, what: str = "metrics", advice: str = "set another port") -> socket.socket:
     """A socket that listens there. Raises Conflict."""
     own = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -55,5 +55,5 @@ def listening(host: str, port: int) -> socket.socket:
         own.listen()
     except OSError as error:
         own.close()
-        raise Conflict(f"cannot serve metrics on {host} port {port}: {error.strerror}; set another port") from None
+        raise Conflict(f"cannot serve {what} on {host} port {port}: {error.strerror}; {advice}") from None
     return own

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class Section(BaseModel):
@@ -38,3 +38,11 @@ class TracingSettings(Section):
         "OTEL_EXPORTER_OTLP_ENDPOINT is taken where this is not set.",
     )
     ratio: float = Field(1.0, ge=0, le=1, description="Share of requests and jobs that are traced.")
+
+
+class ClientSettings(Section):
+    """`deepwell client`: a chat with any OpenAI-compatible server."""
+
+    url: str = Field("", description="Base URL of the server; empty is the Deepwell of the data directory.")
+    token: SecretStr = Field(SecretStr(""), description="Key or token for that server.")
+    model: str = Field("", description="Model to talk to; empty takes the first one that the server lists.")

@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
 from services.choices import wrong_choice
-from services.sections import LogSettings, MetricsSettings, Section, TracingSettings
+from services.sections import ClientSettings, LogSettings, MetricsSettings, Section, TracingSettings
 from services.setting_sources import PREFIX, from_environment, from_file
 
 
@@ -192,6 +192,7 @@ class Settings(Section):
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     tracing: TracingSettings = TracingSettings()
+    client: ClientSettings = ClientSettings()
 
     _sources: dict[str, str] = PrivateAttr(default_factory=dict)
 

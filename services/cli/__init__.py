@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, compose, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
+from services.cli import ask, chat, compose, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -35,6 +35,7 @@ app.command("rm")(documents.rm)
 app.add_typer(jobs.app, name="jobs")
 app.command("search")(ask.search)
 app.command("ask")(ask.ask)
+app.command("client")(chat.client)
 app.add_typer(models.app, name="models")
 app.add_typer(keys.app, name="keys")
 app.add_typer(prompt.app, name="prompt")
