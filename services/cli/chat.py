@@ -118,7 +118,8 @@ def _whole(talk: "Talk", question: str) -> dict[str, Any]:
 
     from pipelines.types import Finish, Reasoning, Text
 
-    began, found = time.monotonic(), list[Event]()
+    began = time.monotonic()
+    found: list[Event] = []
 
     async def collect() -> None:
         found.extend([event async for event in talk.answer([_user(question)])])

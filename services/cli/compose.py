@@ -20,7 +20,7 @@ Wait = Annotated[int, typer.Option("--wait", min=1, help="Seconds until everythi
 
 
 @app.command("up")
-def up(  # noqa: PLR0917
+def up(
     profile: Profile = "ollama",
     more: More = None,
     model: Annotated[str, typer.Option("--model", help="Model of `deepwell plan`.")] = "deepseek-r1:7b",

@@ -27,7 +27,7 @@ NvLink = Annotated[bool | None, typer.Option("--nvlink/--no-nvlink", help="Wheth
 Eager = Annotated[bool | None, typer.Option("--enforce-eager/--cuda-graphs", help="Without or with CUDA graphs.")]
 
 
-def plan(  # noqa: PLR0917
+def plan(
     model: Model = "",
     engine: Annotated[str, typer.Option("--engine", help="auto, vllm, llamacpp or ollama.")] = "auto",
     gpus: Gpus = "",

@@ -66,6 +66,7 @@ async def repeating(result: str) -> AsyncIterator[bytes]:
 async def completions(request: Request) -> Response:
     request.app.state.headers.append(dict(request.headers))
     body = await request.json()
+    request.app.state.bodies.append(body)
     asked = json.dumps(body["messages"][-1], ensure_ascii=False)
     if body["messages"][-1]["role"] == "tool":
         return StreamingResponse(repeating(body["messages"][-1]["content"]), media_type="text/event-stream")
@@ -76,7 +77,9 @@ async def completions(request: Request) -> Response:
     return StreamingResponse(frames(asked), media_type="text/event-stream")
 
 
-async def models(_: Request) -> Response:
+async def models(request: Request) -> Response:
+    if request.headers.get("authorization") == "Bearer wrong":
+        return JSONResponse({"error": {"message": "invalid token"}}, status_code=401)
     return JSONResponse({"object": "list", "data": [{"id": MODEL, "object": "model", "max_model_len": 8192}]})
 
 
@@ -92,6 +95,8 @@ class Upstream:
         #: of every request for an answer
         self.headers: list[dict[str, str]] = []
         app.state.headers = self.headers
+        self.bodies: list[dict[str, Any]] = []
+        app.state.bodies = self.bodies
         self._server = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), daemon=True)
 
