@@ -157,7 +157,7 @@ class TextParser:
 
     async def parse(
         self, path: Path, out: Path, progress: Callable[[int, int | None], None], *, name: str = "",
-        password: str = "", ocr: bool = True,
+        password: str = "", ocr: bool = True, tables: bool = False,
     ) -> int:  # fmt: skip
         pages = (await asyncio.to_thread(path.read_text)).split("\f")
         lines = []
