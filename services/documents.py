@@ -15,7 +15,7 @@ from services import passwords
 from services.jobs import Jobs
 from services.settings import Settings
 from services.store.database import database_errors
-from services.store.documents import Upload
+from services.store.documents import Origin, Upload
 from services.store.names import document_name
 from services.store.records import Document
 from services.store.store import Store
@@ -37,14 +37,15 @@ async def add_document(
     knowledge_base_id: str,
     name: str,
     content: Content,
-    source: str = "",
+    origin: Origin | None = None,
     password: str = "",
 ) -> Document:
     """Take a file in and queue its ingestion. The same content again is free; other content is a new version.
 
     The content goes to disk as it comes and is kept under its hash; the name is never used as a path. `password` opens
-    a locked file; it is kept only until the job has ended (services.passwords). Raises BadRequest for the name,
-    TooLarge, UnsupportedDocument, UnreadableDocument for an empty file, StorageFull.
+    a locked file; it is kept only until the job has ended (services.passwords). `origin` is where a source found it.
+    Raises BadRequest for the name, TooLarge, UnsupportedDocument, UnreadableDocument for an empty file, StorageFull,
+    Conflict if the document is another source's.
     """
     name = document_name(name)
     incoming = settings.data_dir / "incoming" / secrets.token_hex(8)
@@ -54,7 +55,7 @@ async def add_document(
             sha256, size = await _receive(content, incoming, settings.server.max_upload_mb << 20, name)
         await asyncio.to_thread(find, incoming, name)
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-        upload = Upload(name=name, sha256=sha256, size=size, media_type=media_type, source=source)
+        upload = Upload(name=name, sha256=sha256, size=size, media_type=media_type, origin=origin)
         return await _enter(store, jobs, settings.data_dir, knowledge_base_id, upload, incoming, password)
     finally:
         incoming.unlink(missing_ok=True)

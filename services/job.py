@@ -18,8 +18,11 @@ INGEST_QUEUE = "ingest"
 DELETE_QUEUE = "delete"
 #: may take hours, one knowledge base after another
 REEMBED_QUEUE = "reembed"
+#: apart, so that a source that answers slowly keeps nobody waiting
+SYNC_QUEUE = "sync"
 INGEST, DELETE, DELETE_KNOWLEDGE_BASE = "ingest_document", "delete_document", "delete_knowledge_base"
 REEMBED = "reembed_knowledge_base"
+SYNC, REMOVE_SOURCE = "sync_source", "remove_source"
 ENDED: tuple[JobState, ...] = ("succeeded", "failed", "dead", "cancelled")
 
 _KINDS: dict[str, Literal["ingest", "delete", "reembed"]] = {INGEST: "ingest", REEMBED: "reembed"}

@@ -22,6 +22,9 @@ from services.job import (
     INGEST_QUEUE,
     REEMBED,
     REEMBED_QUEUE,
+    REMOVE_SOURCE,
+    SYNC,
+    SYNC_QUEUE,
     VERSION,
     Job,
     JobDead,
@@ -116,6 +119,26 @@ class Jobs:
     async def resume_purge(self, knowledge_base_id: str, job_id: str) -> None:
         """Queue the deletion of a knowledge base that is marked deleted. Doing it twice is doing it once."""
         await self._enqueue(DELETE_KNOWLEDGE_BASE, DELETE_QUEUE, job_id, knowledge_base_id, job_id)
+
+    async def sync(self, source_id: str, allow_empty: bool = False) -> None:
+        """Queue a sync of a source; while one is under way, another comes at once after it."""
+        if source := await self._store.sources.queue(source_id, allow_empty):
+            await self.resume_sync(source.id, source.job_id)
+
+    async def resume_sync(self, source_id: str, job_id: str) -> None:
+        """Queue the sync that a source names. Doing it twice is doing it once."""
+        await self._enqueue(SYNC, SYNC_QUEUE, job_id, source_id, job_id)
+
+    async def remove_source(self, source_id: str, keep_documents: bool = False) -> None:
+        """Make a source invisible now and queue what removes it, with its documents unless they are kept."""
+        before = await self._store.sources.get(source_id)
+        source = await self._store.sources.mark_deleted(before.id, keep_documents)
+        await self.stop(before.job_id)
+        await self.resume_removal(source.id, source.job_id)
+
+    async def resume_removal(self, source_id: str, job_id: str) -> None:
+        """Queue the removal of a source that is marked deleted. Doing it twice is doing it once."""
+        await self._enqueue(REMOVE_SOURCE, SYNC_QUEUE, job_id, source_id, job_id)
 
     async def cancel(self, job_id: str) -> Job:
         """Stop an ingestion; what searches saw before stays. Raises NotFound, Conflict if it has ended already."""

@@ -3,7 +3,7 @@
 import logging
 import time
 
-from services.job import DELETE_QUEUE, ENDED, INGEST_QUEUE, VERSION, state_of
+from services.job import DELETE_QUEUE, ENDED, INGEST_QUEUE, SYNC_QUEUE, VERSION, state_of
 from services.jobs import Jobs
 from services.store.records import Document
 from services.store.store import Store
@@ -21,7 +21,8 @@ async def reconcile(store: Store, jobs: Jobs, grace: float = GRACE_SECONDS) -> i
 
     The worker calls it at its start and every few seconds.
     """
-    return await _ingestions(store, jobs, grace) + await _deletions(store, jobs, grace)
+    ingestions, deletions = await _ingestions(store, jobs, grace), await _deletions(store, jobs, grace)
+    return ingestions + deletions + await _syncs(store, jobs, grace)
 
 
 async def _ingestions(store: Store, jobs: Jobs, grace: float) -> int:
@@ -69,6 +70,35 @@ async def _deletions(store: Store, jobs: Jobs, grace: float) -> int:
             log.warning("deletion %s is begun again: %s", job_id, status.error or status.status)
             await jobs.restart(job_id, DELETE_QUEUE)
             changed += 1
+    return changed
+
+
+async def _syncs(store: Store, jobs: Jobs, grace: float) -> int:
+    now = time.time()
+    running = [one for one in await store.sources.list() if one.state in ("queued", "running")]
+    removed = await store.sources.being_deleted()
+    sources = [one for one in (*running, *removed) if now - one.updated >= grace]
+    known = await jobs.statuses([one.job_id for one in sources])
+    changed = 0
+    for source in sources:
+        status = known.get(source.job_id)
+        if status is None:
+            again = jobs.resume_removal if source.deleted else jobs.resume_sync
+            await again(source.id, source.job_id)
+        elif (state := state_of(status.status, status.error)) not in ENDED:
+            if status.app_version in (None, VERSION):
+                continue
+            await jobs.restart(source.job_id, SYNC_QUEUE)
+        elif source.deleted:
+            if now - (status.updated_at or 0) / 1000 < RETRY_SECONDS:
+                continue
+            await jobs.restart(source.job_id, SYNC_QUEUE)
+        else:
+            words = str(status.error or f"the sync ended as {state}; see the worker's log, then sync again")
+            ended = {"state": "failed", "error": words, "error_code": state, "step": "", "ended": now}
+            await store.sources.update(source.id, source.job_id, **ended)
+        log.warning("sync %s was put right", source.job_id)
+        changed += 1
     return changed
 
 

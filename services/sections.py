@@ -46,3 +46,18 @@ class ClientSettings(Section):
     url: str = Field("", description="Base URL of the server; empty is the Deepwell of the data directory.")
     token: SecretStr = Field(SecretStr(""), description="Key or token for that server.")
     model: str = Field("", description="Model to talk to; empty takes the first one that the server lists.")
+
+
+class SyncSettings(Section):
+    """Where sources may take documents from."""
+
+    folders: str = Field(
+        "",
+        description="Folders, separated by commas, that sources of this machine's files may lie in. `deepwell source "
+        "add folder` on this machine allows the folder it names.",
+    )
+    private_hosts: str = Field(
+        "",
+        description="Hosts and networks, separated by commas, that sources may be fetched from though they are "
+        "private: wiki.example.com, *.corp.example, 10.0.0.0/8; * for all.",
+    )

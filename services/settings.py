@@ -17,7 +17,7 @@ from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
 from services.choices import wrong_choice
-from services.sections import ClientSettings, LogSettings, MetricsSettings, Section, TracingSettings
+from services.sections import ClientSettings, LogSettings, MetricsSettings, Section, SyncSettings, TracingSettings
 from services.setting_sources import PREFIX, from_environment, from_file
 
 
@@ -188,6 +188,7 @@ class Settings(Section):
     store: StoreSettings = StoreSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     ingest: IngestSettings = IngestSettings()
+    sync: SyncSettings = SyncSettings()
     hub: HubSettings = HubSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

@@ -19,15 +19,17 @@ from pipelines.rag import DenseLeg
 from services import places
 from services.embedders import Embedders
 from services.ingesting import Parser
-from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, REEMBED_QUEUE, VERSION
+from services.job import APPLICATION, DELETE_QUEUE, INGEST_QUEUE, REEMBED_QUEUE, SYNC_QUEUE, VERSION
 from services.jobs import Jobs
 from services.jobs_database import jobs_url
 from services.lock import DirectoryLock, turn
 from services.metrics_port import metrics_port
 from services.process import process
 from services.reconcile import reconcile
+from services.schedule import Schedule
 from services.settings import Settings
 from services.store.store import Store
+from services.sync import Syncs
 from services.tracing import Tracing
 from services.workflows import Workflows
 
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 #: jobs taken from the queue at once; most of them wait for their turn to parse or to embed
 TAKEN = 8
+#: sources synced at once
+SYNCED = 4
 POLL_SECONDS = 0.2
 RECONCILE_SECONDS = 5.0
 #: who tidies up the data directory just now
@@ -89,6 +93,7 @@ async def working(
             watched = workflows.watched
             watched.tracing = Tracing("deepwell-worker", settings.tracing) if settings.tracing.endpoint else None
             workflows.register()
+            Syncs(settings, store, jobs, watched).register()
             try:
                 await _launch(settings, name)
                 with contextlib.suppress(RagError):  # tidied in the background; what cannot be now is later
@@ -97,6 +102,7 @@ async def working(
                 background = [
                     asyncio.create_task(_tidy(settings, store, jobs, workflows)),
                     asyncio.create_task(_look_after(settings.data_dir, name, place)),
+                    asyncio.create_task(Schedule(store, jobs).run()),
                 ]
                 for task in background:
                     task.add_done_callback(_tell)
@@ -125,8 +131,7 @@ async def _launch(settings: Settings, executor: str) -> None:
         }
     )
     DBOS.launch()  # in the event loop's own thread: workflows then run on this loop, beside the parts
-    for name in (INGEST_QUEUE, DELETE_QUEUE, REEMBED_QUEUE):
-        taken = TAKEN if name == INGEST_QUEUE else 1
+    for name, taken in ((INGEST_QUEUE, TAKEN), (DELETE_QUEUE, 1), (REEMBED_QUEUE, 1), (SYNC_QUEUE, SYNCED)):
         await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=POLL_SECONDS)
 
 
@@ -173,7 +178,7 @@ def _take_over(data_dir: Path, own: str) -> None:
 
 def _tell(tidying: asyncio.Task[None]) -> None:
     if not tidying.cancelled() and (error := tidying.exception()):
-        log.error("tidying up has stopped on an error nobody expected", exc_info=error)
+        log.error("a task in the background has stopped on an error nobody expected", exc_info=error)
 
 
 async def _end() -> None:

@@ -5,18 +5,17 @@ The steps themselves are in services.ingesting and services.deleting.
 
 import asyncio
 import contextlib
+import functools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from dbos import DBOS, StepOptions
-from dbos import error as dbos_errors
+from dbos import DBOS
 
 from pipelines.errors import Conflict, RagError
 from pipelines.ingest import IngestParts
 from pipelines.types import JobState
-from pipelines.watch import step
 from services.deleting import Deleting
 from services.embedders import Embedders
 from services.ingesting import Ingesting, Parser
@@ -26,6 +25,7 @@ from services.receipts import receipt
 from services.reembedding import RecallTooLow, Reembedding
 from services.repair import repair
 from services.settings import IngestSettings
+from services.steps import step, workflow
 from services.store.store import Store
 from services.turns import Turns
 from services.watched_jobs import WatchedJobs
@@ -36,8 +36,6 @@ log = logging.getLogger(__name__)
 MAX_ATTEMPTS = 5
 #: begun so often, a job is suspected of crashing the worker and works alone
 SUSPECT_ATTEMPTS = 2
-#: tries of a step, with waits of 1, 2, 4 … s between them: two minutes for a model server to come back
-STEP_TRIES = 8
 #: in a receipt, when a content stays
 SHARED = "the content is kept: another document has the same"
 
@@ -80,7 +78,7 @@ class Workflows:
             (DELETE_KNOWLEDGE_BASE, self._run_purge),
             (REEMBED, self._run_reembedding),
         ):
-            DBOS.workflow(name=name, max_recovery_attempts=100)(_function(self.watched.run, name, run))
+            workflow(name, functools.partial(self.watched.run, name, run))
 
     async def _run_ingestion(self, document_id: str, job_id: str) -> str:
         """The outermost boundary of an ingestion: whatever happens ends on the document, in words."""
@@ -134,19 +132,7 @@ class Workflows:
 
     async def _step(self, name: str, run: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         """Run one step: checkpointed, tried again while errors are retryable, given up at once when cancelled."""
-        options: StepOptions = {
-            "name": name,
-            "retries_allowed": True,
-            "max_attempts": STEP_TRIES,
-            "interval_seconds": self.retry_seconds,
-            "should_retry": _retryable,
-            "preemptible": True,
-        }
-        try:
-            with step(name):
-                return await DBOS.run_step_async(options, _function(run), *arguments)
-        except dbos_errors.DBOSMaxStepRetriesExceeded as error:
-            raise error.errors[-1] from error
+        return await step(name, run, *arguments, seconds=self.retry_seconds)
 
     async def sweep(self) -> None:
         """Sweep what jobs left that ended before their last step; documents that a job works on are left to it."""
@@ -210,16 +196,3 @@ class Workflows:
         base = await self._store.knowledge_bases.get(knowledge_base_id)
         await self._step("drop", steps.drop, base)
         return {"notes": [f"embedded with {model} now: {found}"]}
-
-
-def _function(run: Callable[..., Awaitable[Any]], *first: Any) -> Callable[..., Coroutine[Any, Any, Any]]:
-    """The job library writes attributes on what it is given, which methods do not take."""
-
-    async def function(*arguments: Any) -> Any:
-        return await run(*first, *arguments)
-
-    return function
-
-
-def _retryable(error: BaseException) -> bool:
-    return isinstance(error, RagError) and error.retryable

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from services.cli import ask, chat, compose, documents, endpoint, jobs, keys, knowledge_bases, models, plan, prompt, run
+from services.cli import (
+    ask,
+    chat,
+    compose,
+    documents,
+    endpoint,
+    jobs,
+    keys,
+    knowledge_bases,
+    models,
+    plan,
+    prompt,
+    run,
+    sources,
+)
 
 if TYPE_CHECKING:
     from pipelines.errors import RagError
@@ -33,6 +47,7 @@ app.add_typer(knowledge_bases.app, name="kb")
 app.command("add")(documents.add)
 app.command("rm")(documents.rm)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(sources.app, name="source")
 app.command("search")(ask.search)
 app.command("ask")(ask.ask)
 app.command("client")(chat.client)

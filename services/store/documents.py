@@ -6,7 +6,7 @@ cancel or a deletion puts another id there, and whatever the old job does from t
 
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,24 +17,16 @@ from pipelines.types import JobState
 from services.store.chunks import retire
 from services.store.database import Database, Row
 from services.store.names import document_id, new_job_id
+from services.store.origins import Origin, Upload, adopt, may_change, origin_columns
 from services.store.records import Document
 from services.store.tables import documents, knowledge_bases
+
+__all__ = ["ACTIVE", "Documents", "Origin", "Upload"]
 
 #: states in which a job is still to do something
 ACTIVE: tuple[JobState, ...] = ("queued", "running")
 _ALIVE = documents.c.deleted.is_(None)
 _FIELDS = [documents.c[field.name] for field in fields(Document)]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """What is known of a file when it is added."""
-
-    name: str
-    sha256: str
-    size: int
-    media_type: str
-    source: str = ""
 
 
 class Documents:
@@ -68,7 +60,8 @@ class Documents:
         """Enter an upload; True if there is something to do for a job, whose id the document then has.
 
         The same content again is free, unless the job for it failed. A deleted document comes back without its old
-        passages. To be called in `Database.write`. Raises NotFound if the knowledge base is gone.
+        passages. To be called in `Database.write`. Raises NotFound if the knowledge base is gone, Conflict if the
+        document belongs to another source, or to one and this is a plain upload of something else.
         """
         identity = document_id(knowledge_base_id, upload.name)
         waits = await _paused(connection, knowledge_base_id)
@@ -79,14 +72,18 @@ class Documents:
             and row.sha256 == upload.sha256
             and row.state in (*ACTIVE, "paused", "succeeded")
         ):
+            if upload.origin:
+                await adopt(connection, row, upload.origin)
             return await _read(connection, identity), False
+        if row and row.deleted is None:
+            may_change(row, upload)
         now = time.time()
         values: dict[str, Any] = {
             "sha256": upload.sha256,
             "size": upload.size,
             "media_type": upload.media_type,
-            "source": upload.source,
             "job_id": new_job_id("ingest", identity),
+            **origin_columns(row, upload),
             **_fresh(now, waits),
         }
         if row is None:

@@ -13,7 +13,7 @@ from pipelines.types import EmbeddingIdentity
 from services.store.database import Database, Row
 from services.store.names import knowledge_base_name, new_id
 from services.store.records import KnowledgeBase
-from services.store.tables import documents, knowledge_bases, staged_chunks
+from services.store.tables import documents, knowledge_bases, sources, staged_chunks
 
 _ALIVE = knowledge_bases.c.deleted.is_(None)
 
@@ -104,6 +104,10 @@ class KnowledgeBases:
                 .where(documents.c.knowledge_base_id == knowledge_base_id)
                 .values(deleted=now, job_id=job_id, updated=now)
             )
+            of_base = sources.c.knowledge_base_id == knowledge_base_id
+            for row in await connection.execute(sa.select(sources.c.id).where(of_base)):
+                gone_source = {"deleted": now, "job_id": job_id, "name": f"deleted {row.id}"}
+                await connection.execute(sources.update().where(sources.c.id == row.id).values(gone_source))
 
     async def unfinished_deletions(self) -> list[tuple[str, str]]:
         """(id, job id) of those that are marked deleted but not yet purged."""

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.notes import FOLDER, forget
 from services.store.database import Database
-from services.store.tables import chunks, documents, knowledge_bases, staged_chunks, stale_chunks
+from services.store.tables import chunks, documents, knowledge_bases, left_out, sources, staged_chunks, stale_chunks
 
 
 class Purge:
@@ -61,7 +61,9 @@ class Purge:
     async def knowledge_base(self, knowledge_base_id: str, blobs: Path) -> None:
         """Remove every row of a knowledge base that is marked deleted, and files that nobody names any more."""
         async with self._database.write() as connection:
-            for table in (chunks, staged_chunks, stale_chunks):
+            of_base = sa.select(sources.c.id).where(sources.c.knowledge_base_id == knowledge_base_id)
+            await connection.execute(left_out.delete().where(left_out.c.source_id.in_(of_base)))
+            for table in (chunks, staged_chunks, stale_chunks, sources):
                 await _delete(connection, table, knowledge_base_id)
             contents = await connection.execute(
                 documents.delete()
@@ -86,7 +88,8 @@ class Purge:
         active = await self._database.rows(
             sa.select(documents.c.job_id).where(documents.c.state.in_(("queued", "running", "paused")))
         )
-        jobs = {row[0] for row in active}
+        known = await self._database.rows(sa.select(sources.c.id, sources.c.job_id))
+        jobs = {row[0] for row in active} | {row.job_id for row in known}
         removed = 0
         for path in await asyncio.to_thread(_older, data_dir / "blobs", age):
             removed += await self.blob(path.name, path.parent)
@@ -99,6 +102,11 @@ class Purge:
             removed += 1
         for path in await asyncio.to_thread(_older, data_dir / "work", age):
             if path.name not in jobs:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+                removed += 1
+        alive = {row.id for row in known}
+        for path in await asyncio.to_thread(_older, data_dir / "sources", age):
+            if path.name not in alive:
                 await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
                 removed += 1
         return removed

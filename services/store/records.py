@@ -1,8 +1,8 @@
 """Rows as the rest of Deepwell sees them: frozen records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.types import EmbeddingIdentity, JobState, Scope
 
@@ -60,6 +60,54 @@ class Document:
     created: float
     updated: float
     #: when it was deleted; it is invisible since then
+    deleted: float | None
+    #: the source it comes from, what it is called there, and which version of it this is; None for an upload
+    source_id: str | None = None
+    external_id: str | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where documents of a knowledge base come from, and how its last sync went."""
+
+    id: str
+    knowledge_base_id: str
+    #: name of the file in connectors/sources
+    kind: str
+    name: str
+    #: folder, address, bucket
+    location: str
+    #: what the kind takes; never a secret
+    options: Mapping[str, str]
+    #: "15m", a cron line, or "" for on demand
+    schedule: str
+    #: whether changes are looked for as they happen, and why that does not work
+    watch: bool
+    watch_error: str
+    #: of the last sync, "" before the first
+    state: JobState | Literal[""]
+    #: "listing", "fetching" or "deleting" while a sync runs
+    step: str
+    error: str
+    error_code: str
+    #: items looked at, and to look at
+    done: int
+    total: int
+    #: items by what became of them: listed, added, changed, unchanged, deleted, skipped, failed
+    counts: Mapping[str, int]
+    #: what was left out: {"external_id", "code", "error"}, the first of them
+    problems: Sequence[Mapping[str, str]]
+    job_id: str
+    #: how often that job was begun
+    attempts: int
+    allow_empty: bool
+    #: when the next sync is to begin
+    due: float | None
+    began: float | None
+    ended: float | None
+    created: float
+    updated: float
     deleted: float | None
 
 

@@ -15,6 +15,7 @@ from services.store.migrate import migrate
 from services.store.passages import Passages
 from services.store.pauses import Pauses
 from services.store.purge import Purge
+from services.store.sources import Sources
 
 
 class Store:
@@ -29,6 +30,7 @@ class Store:
         self.pauses = Pauses(database)
         self.keys = Keys(database)
         self.purge = Purge(database)
+        self.sources = Sources(database)
 
     @classmethod
     async def open(cls, url: str) -> Self:

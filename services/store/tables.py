@@ -8,7 +8,7 @@ import sqlalchemy as sa
 metadata = sa.MetaData()
 
 #: revision of the newest migration; `services.store.migrate` refuses a database that is ahead of it
-SCHEMA = "0004"
+SCHEMA = "0005"
 
 knowledge_bases = sa.Table(
     "knowledge_bases",
@@ -56,6 +56,10 @@ documents = sa.Table(
     sa.Column("updated", sa.Float(53), nullable=False),
     # tombstone: invisible from then on
     sa.Column("deleted", sa.Float(53)),
+    # the source it comes from, what it is called there, and which version of it this is; NULL for an upload
+    sa.Column("source_id", sa.String(32), index=True),
+    sa.Column("external_id", sa.Text),
+    sa.Column("version", sa.Text),
     sa.UniqueConstraint("knowledge_base_id", "name"),
     sa.Index("documents_by_state", "state"),
     sa.Index("documents_by_sha256", "sha256"),
@@ -99,6 +103,56 @@ stale_chunks = sa.Table(
     sa.Column("id", sa.String(64), primary_key=True),
     sa.Column("document_id", sa.String(32), nullable=False, index=True),
     sa.Column("knowledge_base_id", sa.String(32), nullable=False, index=True),
+)
+sources = sa.Table(
+    "sources",
+    metadata,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("knowledge_base_id", sa.String(32), sa.ForeignKey("knowledge_bases.id"), nullable=False, index=True),
+    sa.Column("kind", sa.String(16), nullable=False),
+    sa.Column("name", sa.String(200), nullable=False, unique=True),
+    sa.Column("location", sa.Text, nullable=False),
+    # what the kind of source takes; never a secret (services.credentials)
+    sa.Column("options", sa.JSON, nullable=False),
+    # "15m", a cron line, or "" for on demand
+    sa.Column("schedule", sa.String(100), nullable=False, default=""),
+    sa.Column("watch", sa.Boolean, nullable=False, default=False),
+    # why changes are not seen at once though they should be
+    sa.Column("watch_error", sa.Text, nullable=False, default=""),
+    # of its last sync, "" before the first
+    sa.Column("state", sa.String(16), nullable=False, default=""),
+    sa.Column("step", sa.String(16), nullable=False, default=""),
+    sa.Column("error", sa.Text, nullable=False, default=""),
+    sa.Column("error_code", sa.String(64), nullable=False, default=""),
+    sa.Column("done", sa.Integer, nullable=False, default=0),
+    sa.Column("total", sa.Integer, nullable=False, default=0),
+    sa.Column("counts", sa.JSON, nullable=False),
+    sa.Column("problems", sa.JSON, nullable=False),
+    # the one job that may change this source
+    sa.Column("job_id", sa.String(100), nullable=False, default=""),
+    sa.Column("attempts", sa.Integer, nullable=False, default=0),
+    # the sync may delete everything
+    sa.Column("allow_empty", sa.Boolean, nullable=False, default=False),
+    # when the next sync is to begin
+    sa.Column("due", sa.Float(53)),
+    sa.Column("began", sa.Float(53)),
+    sa.Column("ended", sa.Float(53)),
+    sa.Column("created", sa.Float(53), nullable=False),
+    sa.Column("updated", sa.Float(53), nullable=False),
+    sa.Column("deleted", sa.Float(53)),
+)
+
+#: what a source has and no document came of: of a kind nobody reads, too large. Not fetched again until it changes
+left_out = sa.Table(
+    "left_out",
+    metadata,
+    # hash of source and external id, which may be longer than an index takes
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("source_id", sa.String(32), nullable=False, index=True),
+    sa.Column("external_id", sa.Text, nullable=False),
+    sa.Column("version", sa.Text, nullable=False),
+    sa.Column("code", sa.String(64), nullable=False),
+    sa.Column("error", sa.Text, nullable=False),
 )
 
 keys = sa.Table(

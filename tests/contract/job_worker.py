@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import services.sync
 import services.worker
 import services.workflows
 from pipelines.errors import BadRequest
@@ -19,6 +20,13 @@ from pipelines.rag import DenseLeg
 from services.embedders import Embedders, Spec
 from services.settings import load_settings
 from tests.contract.job_parts import TextParser, parts
+
+
+def die(name: str, when: str) -> None:
+    """Die if this is the moment, once."""
+    if Mortal.kill == (name, when) and not Mortal.marker.exists():
+        Mortal.marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Mortal(services.workflows.Workflows):
@@ -29,17 +37,25 @@ class Mortal(services.workflows.Workflows):
 
     async def _step(self, name: str, run: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         async def mortal(*values: Any) -> Any:
-            self._die(name, "before")
+            die(name, "before")
             result = await run(*values)
-            self._die(name, "after")
+            die(name, "after")
             return result
 
         return await super()._step(name, mortal, *arguments)
 
-    def _die(self, name: str, when: str) -> None:
-        if self.kill == (name, when) and not self.marker.exists():
-            self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
+
+class MortalSyncs(services.sync.Syncs):
+    """The same for syncs."""
+
+    async def _step(self, name: str, run: Callable[..., Awaitable[Any]], *arguments: Any, **options: Any) -> Any:
+        async def mortal(*values: Any) -> Any:
+            die(name, "before")
+            result = await run(*values)
+            die(name, "after")
+            return result
+
+        return await super()._step(name, mortal, *arguments, **options)
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -49,6 +65,7 @@ async def main(options: dict[str, Any]) -> None:
     settings = load_settings()
     Mortal.kill, Mortal.marker = tuple(options.get("kill", ("", ""))), settings.data_dir / "killed"
     services.worker.Workflows = Mortal  # type: ignore[misc]
+    services.worker.Syncs = MortalSyncs  # type: ignore[misc]
     services.workflows.MAX_ATTEMPTS = options.get("max_attempts", services.workflows.MAX_ATTEMPTS)
     services.workflows.SUSPECT_ATTEMPTS = options.get("suspect_attempts", services.workflows.SUSPECT_ATTEMPTS)
     made = parts(settings.data_dir, options.get("delay", 0.0), options.get("model", "hash"))

@@ -45,6 +45,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/v1/knowledge_bases/handbook"): (None, "retrieve"),
     ("GET", "/v1/knowledge_bases/handbook/documents"): (None, "retrieve"),
     ("GET", "/v1/jobs"): (None, "ingest"),
+    ("GET", "/v1/sources"): (None, "ingest"),
     ("GET", "/v1/keys"): (None, "admin"),
 }
 ROLES = ("chat", "retrieve", "ingest", "admin")
@@ -97,6 +98,12 @@ CHANGING = {
     ("POST", "/v1/knowledge_bases/{knowledge_base}/reembed"),
     ("GET", "/v1/knowledge_bases/{knowledge_base}/events"),
     ("POST", "/v1/keys"),
+    ("POST", "/v1/sources"),
+    ("PATCH", "/v1/sources/{source}"),
+    ("POST", "/v1/sources/{source}/sync"),
+    ("PUT", "/v1/sources/{source}/documents/{external_id}"),
+    ("GET", "/v1/sources/{source}"),
+    ("GET", "/v1/sources/{source}/documents"),
 }
 #: routes of one thing, and routes that change something -> the scope they ask for; asked for things there are not
 ONE_THING = {
@@ -125,6 +132,14 @@ ONE_THING = {
     ("POST", "/v1/knowledge_bases"): "ingest",
     ("POST", "/v1/knowledge_bases/{knowledge_base}/documents"): "ingest",
     ("DELETE", "/v1/knowledge_bases/{knowledge_base}"): "ingest",
+    ("GET", "/v1/sources/{source}"): "ingest",
+    ("GET", "/v1/sources/{source}/documents"): "ingest",
+    ("PATCH", "/v1/sources/{source}"): "ingest",
+    ("DELETE", "/v1/sources/{source}"): "ingest",
+    ("POST", "/v1/sources"): "ingest",
+    ("POST", "/v1/sources/{source}/sync"): "ingest",
+    ("PUT", "/v1/sources/{source}/documents/{external_id}"): "ingest",
+    ("DELETE", "/v1/sources/{source}/documents/{external_id}"): "ingest",
     ("POST", "/v1/keys"): "admin",
     ("DELETE", "/v1/keys/{key}"): "admin",
 }
