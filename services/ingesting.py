@@ -16,6 +16,7 @@ from pipelines.types import Chunk
 from services import notes, passwords
 from services.embedders import Embedders
 from services.job import Superseded
+from services.line import Turn
 from services.meter import Meter
 from services.settings import IngestSettings
 from services.store.database import database_errors
@@ -119,7 +120,7 @@ class Ingesting:
             raise Superseded("a newer job, a cancel or a deletion took the document over")
         return len(chunks)
 
-    async def embed(self, document_id: str, job_id: str) -> int:
+    async def embed(self, document_id: str, job_id: str, turn: Turn) -> int:
         """Vectors of what is new, in batches; each batch is marked, so that none is embedded twice."""
         document = await self._owned(document_id, job_id, step="embedding", pages_done=0)
         base = await self._store.knowledge_bases.get(document.knowledge_base_id)
@@ -128,9 +129,11 @@ class Ingesting:
         await self._store.knowledge_bases.bind(base.id, identity, spec)
         await parts.index.ensure(base.id, identity)
         total, ready = await self._store.chunks.staged(document_id)
-        began, embedded, after = time.monotonic(), 0, -1
+        began, worked, embedded, after = time.monotonic(), 0.0, 0, -1
         while chunks := await self._store.chunks.to_embed(document_id, self._settings.batch, after):
+            batch_began = time.monotonic()
             await embed_and_index(parts, chunks)
+            worked += time.monotonic() - batch_began
             embedded, after = embedded + len(chunks), chunks[-1].position
             done = ready + embedded
             progress = {
@@ -139,8 +142,9 @@ class Ingesting:
             }
             if not await self._store.chunks.mark_embedded(document_id, _ids(chunks), job_id, identity, **progress):
                 raise Superseded("a newer job, a cancel or a deletion took the document over")
+            await turn.again(total - done)
         if embedded and document.pages_total:
-            self._page_seconds = (time.monotonic() - began) * total / embedded / document.pages_total
+            self._page_seconds = worked * total / embedded / document.pages_total
         return embedded
 
     async def index(self, document_id: str, job_id: str) -> None:

@@ -5,7 +5,7 @@ people delete folders. What is missing is embedded and indexed again, what nobod
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 from pipelines.ingest import IngestParts, embed_and_index, flush, remove
 from services.store.records import KnowledgeBase
@@ -14,8 +14,12 @@ from services.store.store import Store
 log = logging.getLogger(__name__)
 
 
-async def repair(store: Store, parts: IngestParts, knowledge_base: KnowledgeBase, batch: int) -> int:
+async def repair(
+    store: Store, parts: IngestParts, knowledge_base: KnowledgeBase, batch: int, again: Callable[[int], Awaitable[None]]
+) -> int:
     """Compare one knowledge base's indexes with SQL and put right what differs. Gives the number of passages.
+
+    `again` is called before each batch with the number of passages left: others embed first if it is their turn.
 
     The indexes are read before SQL: an id that was in an index by then is in SQL, staged or known to be on its way
     out, or it is nobody's. Raises IndexUnavailable, ModelUnavailable.
@@ -33,15 +37,16 @@ async def repair(store: Store, parts: IngestParts, knowledge_base: KnowledgeBase
         "knowledge base %s: %d vectors and %d texts are missing in the indexes, %d are nobody's: put right now",
         knowledge_base.name, len(lost_vectors), len(lost_words), len(orphans),
     )  # fmt: skip
-    for ids in _batches(lost_vectors, batch):
+    if orphans:  # before others embed: one of them may be somebody's by then
+        await remove(parts, knowledge_base.id, orphans)
+    for done, ids in enumerate(_batches(lost_vectors, batch)):
+        await again(len(lost_vectors) - done * batch)
         if found := await store.passages.get([knowledge_base.id], ids):
             await embed_and_index(parts, [*found.values()])
     for ids in _batches(lost_words, 500):
         if found := await store.passages.get([knowledge_base.id], ids):
             await parts.lexical.upsert([*found.values()])
     await flush(parts, knowledge_base.id)
-    if orphans:
-        await remove(parts, knowledge_base.id, orphans)
     return len({*lost_vectors, *lost_words, *orphans})
 
 

@@ -21,6 +21,7 @@ from services.embedders import Embedders
 from services.ingesting import Ingesting, Parser
 from services.job import DELETE, DELETE_KNOWLEDGE_BASE, INGEST, REEMBED, JobDead, Superseded
 from services.jobs import Jobs
+from services.line import MANY, Line
 from services.receipts import receipt
 from services.reembedding import RecallTooLow, Reembedding
 from services.repair import repair
@@ -64,7 +65,7 @@ class Workflows:
         self._turns = Turns(data_dir / "turns")
         # documents are parsed while another one is embedded: parsing waits for files, embedding takes every core
         self._parsing = asyncio.Semaphore(settings.parse_processes)
-        self._embedding = asyncio.Semaphore(1)
+        self._line = Line()
         self.retry_seconds = 1.0
         self.watched = WatchedJobs()
         #: from the switch to another model until the old vectors go: a search gives up after 10 s
@@ -108,9 +109,9 @@ class Workflows:
         async with self._parsing:
             await self._begin(document_id, job_id)
             await self._step("parse", self._ingesting.parse, document_id, job_id)
-            await self._step("split", self._ingesting.split, document_id, job_id)
-        async with self._embedding:
-            await self._step("embed", self._ingesting.embed, document_id, job_id)
+            passages = await self._step("split", self._ingesting.split, document_id, job_id)
+        async with self._line.turn(passages) as turn:
+            await self._step("embed", functools.partial(self._ingesting.embed, turn=turn), document_id, job_id)
             await self._step("index", self._ingesting.index, document_id, job_id)
             await self._step("publish", self._ingesting.publish, document_id, job_id)
         await self._step("sweep", self._ingesting.sweep, document_id)
@@ -143,11 +144,11 @@ class Workflows:
                         await self._ingesting.sweep(document_id)
 
     async def repair(self) -> None:
-        """Compare both indexes with SQL and make them hold what it says; not while a document is embedded."""
+        """Compare both indexes with SQL and make them hold what it says, in turns with documents."""
         for base in await self._store.knowledge_bases.list():
-            async with self._embedding:
+            async with self._line.turn(0) as turn:
                 parts = await self._embedders.parts(self._parts, base)
-                await repair(self._store, parts, base, self._settings.batch)
+                await repair(self._store, parts, base, self._settings.batch, turn.again)
                 if base.embedding == parts.embeddings.identity and not await self._jobs.reembedding(base.id):
                     await self._reembedding.drop(base)  # what a re-embedding left that was cancelled
 
@@ -179,10 +180,9 @@ class Workflows:
             await self._jobs.note(job_id, {"done": done, "total": total})
 
         async def copy() -> None:
-            more = True
-            while more:
-                async with self._embedding:  # documents that are added meanwhile take turns with us
-                    more = await steps.copy(knowledge_base_id, spec, progress)
+            async with self._line.turn(MANY) as turn:  # documents that are added meanwhile go first, mostly
+                while await steps.copy(knowledge_base_id, spec, progress):
+                    await turn.again(MANY)
 
         await self._step("copy", copy)
         try:
@@ -190,7 +190,7 @@ class Workflows:
         except RecallTooLow:
             await self._step("give up", steps.give_up, knowledge_base_id, spec)
             raise
-        async with self._embedding:
+        async with self._line.turn(0):
             model = await self._step("switch", steps.switch, knowledge_base_id, spec)
         await DBOS.sleep_async(self.grace_seconds)
         base = await self._store.knowledge_bases.get(knowledge_base_id)

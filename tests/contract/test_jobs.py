@@ -391,14 +391,20 @@ async def test_indexes_that_lost_or_kept_something_are_put_right(api: Api) -> No
     whole = await api.stored(base)
     made = parts(api.settings.data_dir)
     knowledge_base = await api.store.knowledge_bases.get(base)
-    assert await repair(api.store, made, knowledge_base, 4) == 0
+    asked: list[int] = []
+
+    async def again(rest: int) -> None:
+        asked.append(rest)
+
+    assert await repair(api.store, made, knowledge_base, 4, again) == 0
     ids = whole[0]
     await made.index.delete(base, ids[:5])
     await made.lexical.delete(base, ids[4:6])
     stranger = (await api.store.passages.get([base], ids[:1]))[ids[0]]
     await made.lexical.upsert([replace(stranger, id="nobody's")])
     await made.lexical.flush()
-    assert await repair(api.store, made, knowledge_base, 4) == 7
+    assert await repair(api.store, made, knowledge_base, 4, again) == 7
+    assert asked == [5, 1]
     assert await api.stored(base) == whole
 
 

@@ -21,7 +21,7 @@ CHILDREN = {
 }
 
 
-def until(condition: Callable[[], bool], seconds: float = 60) -> float:
+def until(condition: Callable[[], bool], seconds: float = 240) -> float:
     """Wait for a condition; the seconds it took."""
     began = time.monotonic()
     while not condition():
@@ -98,13 +98,13 @@ def test_a_full_disk_is_said_and_the_rest_goes_on(stored: Running, tmp_path: Pat
     )
 
 
-@pytest.mark.slow  # all twelve are embedded side by side: on a busy machine the first is done only after a minute
+@pytest.mark.timeout(900)  # embedding is nice: on a busy machine it gets a tenth of a core
 def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(12):
+    for i in range(8):
         lines = "\n\n".join(
-            f"Paragraph {j} of report {i} tells of pump {i * 100 + j} and its valve." for j in range(400)
+            f"Paragraph {j} of report {i} tells of pump {i * 100 + j} and its valve." for j in range(200)
         )
         (folder / f"report-{i}.md").write_text(f"# Report {i}\n\n{lines}\n")
     adding = subprocess.Popen(
@@ -120,14 +120,15 @@ def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_p
         if answer.status_code != 200:
             return False
         states = [d["state"] for d in answer.json()["documents"]]
+        assert set(states) != {"succeeded"} or len(states) < 8, "all was done before anybody looked"
         return "succeeded" in states and bool({"queued", "running"} & set(states))
 
-    until(under_way)
+    until(under_way, 600)
     os.kill(deepwell.pid(CHILDREN["worker"]), signal.SIGKILL)
-    output, _ = adding.communicate(timeout=120)
+    output, _ = adding.communicate(timeout=600)
     assert adding.returncode == 0, output
     found = httpx.get(documents, headers=headers, timeout=10).json()["documents"]
-    assert [d["state"] for d in found] == ["succeeded"] * 12
+    assert [d["state"] for d in found] == ["succeeded"] * 8
     # the same files again: identical content is free, so any difference would be a passage lost or doubled
     again = cli("add", str(folder), "--kb", "undisturbed", "--json", "--data-dir", str(deepwell.data_dir))
     assert again.returncode == 0
