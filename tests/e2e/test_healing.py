@@ -93,18 +93,18 @@ def test_a_full_disk_is_said_and_the_rest_goes_on(stored: Running, tmp_path: Pat
     assert "disk" in big["error"] and "full" in big["error"]
     hits = [stored.cli("search", q, "--kb", "keys")["hits"][0]["document"] for q in ("boiler room key", "old press")]
     assert hits == ["boiler.txt", "small.txt"]
-    assert (
-        stored.cli("add", str(tmp_path / "big.txt"), "--kb", "keys", "--no-wait")["documents"][0]["state"] != "failed"
-    )
+    again = stored.cli("add", str(tmp_path / "big.txt"), "--kb", "keys", "--no-wait")["documents"][0]
+    assert again["state"] != "failed"
+    stored.cli("rm", again["id"])  # embedding 7 MB takes minutes
 
 
 @pytest.mark.timeout(900)  # embedding is nice: on a busy machine it gets a tenth of a core
 def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_path: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(8):
+    for i in range(6):
         lines = "\n\n".join(
-            f"Paragraph {j} of report {i} tells of pump {i * 100 + j} and its valve." for j in range(200)
+            f"Paragraph {j} of report {i} tells of pump {i * 100 + j} and its valve." for j in range(150)
         )
         (folder / f"report-{i}.md").write_text(f"# Report {i}\n\n{lines}\n")
     adding = subprocess.Popen(
@@ -120,7 +120,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_p
         if answer.status_code != 200:
             return False
         states = [d["state"] for d in answer.json()["documents"]]
-        assert set(states) != {"succeeded"} or len(states) < 8, "all was done before anybody looked"
+        assert set(states) != {"succeeded"} or len(states) < 6, "all was done before anybody looked"
         return "succeeded" in states and bool({"queued", "running"} & set(states))
 
     until(under_way, 600)
@@ -128,7 +128,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_goes_on(deepwell: Running, tmp_p
     output, _ = adding.communicate(timeout=600)
     assert adding.returncode == 0, output
     found = httpx.get(documents, headers=headers, timeout=10).json()["documents"]
-    assert [d["state"] for d in found] == ["succeeded"] * 8
+    assert [d["state"] for d in found] == ["succeeded"] * 6
     # the same files again: identical content is free, so any difference would be a passage lost or doubled
     again = cli("add", str(folder), "--kb", "undisturbed", "--json", "--data-dir", str(deepwell.data_dir))
     assert again.returncode == 0
