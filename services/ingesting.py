@@ -158,10 +158,10 @@ class Ingesting:
             base = await self._store.knowledge_bases.get(document.knowledge_base_id)
             await flush(await self._embedders.parts(self._parts, base), base.id)
 
-    async def publish(self, document_id: str, job_id: str) -> int:
+    async def publish(self, document_id: str, job_id: str, turn: Turn) -> int:
         """Swap versions: searches see the coming one from now on. Gives its passages."""
         if await self._store.chunks.to_embed(document_id, 1):  # the model was changed since, see services.reembedding
-            await self.embed(document_id, job_id)
+            await self.embed(document_id, job_id, turn)
             await self.index(document_id, job_id)
         published = await self._store.chunks.publish(document_id, job_id)
         if published is not None:
