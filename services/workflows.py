@@ -113,7 +113,7 @@ class Workflows:
         async with self._line.turn(passages) as turn:
             await self._step("embed", functools.partial(self._ingesting.embed, turn=turn), document_id, job_id)
             await self._step("index", self._ingesting.index, document_id, job_id)
-            await self._step("publish", partial(self._ingesting.publish, turn=turn), document_id, job_id)
+            await self._step("publish", functools.partial(self._ingesting.publish, turn=turn), document_id, job_id)
         await self._step("sweep", self._ingesting.sweep, document_id)
         await self._ingesting.clear(job_id)
         return "succeeded"
