@@ -6,11 +6,12 @@ no reasoning of earlier turns upstream, errors in our tree, usage and finish rea
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManager, AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -45,6 +46,10 @@ class ServedChat(BaseChatModel):
     #: what the model's family needs (`profile` is LangChain's name for something else)
     family: Profile = Field(default_factory=lambda: profile_for(""))
     api_key: SecretStr | None = None
+    #: sent with each request, beside the key
+    headers: dict[str, SecretStr] = Field(default_factory=dict)
+    #: Ollama's word for how long the model stays loaded; "" leaves it to the server
+    keep_alive: str = ""
     timeout: float | None = 300.0
     #: tokens of the window asked for, where the server lets a request say so; 0 leaves it to the server
     context: int = 0
@@ -72,8 +77,23 @@ class ServedChat(BaseChatModel):
     def served(self) -> ServedModel:
         """The model on its server, with kept-alive connections."""
         key = self.api_key.get_secret_value() if self.api_key else ""
-        upstream = Upstream(self.url, api_key=key, timeout=self.timeout or 300.0)
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        upstream = Upstream(self.url, api_key=key, headers=headers, timeout=self.timeout or 300.0)
         return ServedModel(upstream, self.engine, self.model, self.context)
+
+    def reached(self, *, headers: Mapping[str, str], path: str = "", keep_alive: str = "") -> Self:
+        """The same model, with these headers, at this path and kept loaded for so long."""
+        found: dict[str, Any] = {"headers": {name: SecretStr(value) for name, value in headers.items()}}
+        if path:
+            found["engine"] = replace(self.engine, path="/" + path.lstrip("/"))
+        return self.model_copy(update=found | {"keep_alive": keep_alive})
+
+    async def load(self, keep_alive: str | float | None) -> bool:
+        """Have the server load the model, or unload it; False where it cannot be asked to. Raises ModelUnavailable."""
+        if self.engine.load is None:
+            return False
+        await self.engine.load(self.served.upstream, self.model, self.keep_alive if keep_alive is None else keep_alive)
+        return True
 
     @property
     def refuses_tools(self) -> bool:
@@ -115,6 +135,7 @@ class ServedChat(BaseChatModel):
         known.setdefault("model", self.model)
         known.setdefault("profile", self.family)
         known.setdefault("context", self.context)
+        known.setdefault("keep_alive", self.keep_alive or None)
         known["stop"] = (*(stop or self.stop or ()), *self.family.stop)
         return Request(messages=plain_messages(messages, self.family), extra=extra, **known)
 

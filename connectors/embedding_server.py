@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from connectors.upstream import authorization
 from pipelines.errors import BadRequest, ModelUnavailable
 from pipelines.rag import TextEmbeddings, Vectors
 from pipelines.types import EmbeddingIdentity
@@ -86,7 +87,7 @@ class ServedEmbeddings(TextEmbeddings):
             raise BadRequest(f"embedding.model is empty: name the embedding model to use on {url}")
         self.url = url.rstrip("/") + shape.path
         self._model, self._shape = model, shape
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"Authorization": authorization(api_key)} if api_key else {}
         self._prefixes = (query_prefix, passage_prefix)
         self._max_tokens, self._batch, self._timeout = max_tokens, batch, timeout
         self._identity: EmbeddingIdentity | None = None
@@ -95,6 +96,10 @@ class ServedEmbeddings(TextEmbeddings):
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = (
             weakref.WeakKeyDictionary()
         )
+
+    def send(self, headers: Mapping[str, str]) -> None:
+        """Further headers for every request from now on."""
+        self._headers |= headers
 
     @property
     def identity(self) -> EmbeddingIdentity:

@@ -36,7 +36,9 @@ class Request:
     #: whether several calls may come in one turn
     parallel_tool_calls: bool | None = None
     #: how long the model stays loaded, in Ollama's words
-    keep_alive: str | int | float | None = None
+    keep_alive: str | float | None = None
+    #: how much later than others it may be worked on; 0 is the usual
+    priority: int = 0
     #: fields for this server, sent as they are
     extra: dict[str, Any] | None = None
 
@@ -70,6 +72,8 @@ class Engine:
     asks_separation: Callable[[Upstream, str], Awaitable[bool | None]] | None = None
     #: asks whether the model's template has a place for tools, for servers that leave them out in silence
     takes_tools: Callable[[Upstream], Awaitable[bool]] | None = None
+    #: has the server load a model for so long, or unload it
+    load: Callable[[Upstream, str, str | float], Awaitable[None]] | None = None
     #: token ids of a text without special tokens, the text of token ids, and the prompt the template makes of messages
     tokenize: Callable[[Upstream, str, str], Awaitable[list[int]]] | None = None
     detokenize: Callable[[Upstream, str, list[int]], Awaitable[str]] | None = None

@@ -8,19 +8,30 @@ import orjson
 from pipelines.errors import BadRequest, ModelUnavailable, RagError, TooManyRequests
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, *, url: str, model: str, names: str = "") -> RagError:
-    """The error for an answer that is not 2xx. `names` lists the models there are, if somebody asked."""
+def refusal(
+    status: int,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    url: str,
+    model: str,
+    names: str = "",
+    section: str = "CHAT",
+) -> RagError:
+    """The error for an answer that is not 2xx. `names` lists the models there are, if somebody asked; `section` is the
+    one of the settings that name the server.
+    """
     said = message(body)
     if status in {401, 403}:
         return ModelUnavailable(
-            f"the model server at {url} refused the key ({status}: {said}). Set DEEPWELL_CHAT__API_KEY "
+            f"the model server at {url} refused the key ({status}: {said}). Set DEEPWELL_{section}__API_KEY "
             'to one it knows; a token that must not be sent as Bearer is written with its scheme, like "Token abc"'
         )
     if status == 404:
         there = f" It has: {names}." if names else ""
         return ModelUnavailable(
             f"the model server at {url} does not know the model {model!r} or the path ({said}).{there} "
-            "Correct DEEPWELL_CHAT__MODEL or DEEPWELL_CHAT__URL"
+            f"Correct DEEPWELL_{section}__MODEL or DEEPWELL_{section}__URL"
         )
     if status == 429:
         return TooManyRequests(f"the model server at {url} is at its limit ({said})", retry_after(headers))

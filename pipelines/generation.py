@@ -96,6 +96,7 @@ class Generation:
             "effort": self.options.effort or None,
             "free_sampling": self.options.free_sampling or None,
             "keep_alive": self.options.keep_alive,
+            "priority": self.options.priority or None,
             "thinking_budget": self.budget.thinking if self.profile.thinks != "never" else None,
         }
         if (tools := self.options.tools) is not None:

@@ -52,7 +52,9 @@ class Options:
     #: what the client lets the model call; left out where the model cannot
     tools: Tools | None = None
     #: Ollama's word for how long the model stays loaded; None leaves it to setting and server
-    keep_alive: str | int | float | None = None
+    keep_alive: str | float | None = None
+    #: how much later than others it may be worked on, for engines that know priorities; 0 is the usual
+    priority: int = 0
     #: writes the model's answer to the client past the events
     relay: Relaying | None = None
 

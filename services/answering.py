@@ -17,6 +17,7 @@ from pipelines.turn import Options
 from pipelines.types import Caller, Event, Finish, Message, Text
 from pipelines.watch import current
 from services.build import Deepwell
+from services.side_calls import LATER
 
 log = logging.getLogger(__name__)
 #: always means the model in force, so that a client's set-up survives a change of model
@@ -80,7 +81,7 @@ async def answer_events(
             adaptive=settings.chat.thinking == "adaptive",
             answer_in=settings.chat.answer_language or None,
         )
-    return answer(
+    events = answer(
         await deepwell.rag(),
         caller,
         messages,
@@ -90,6 +91,7 @@ async def answer_events(
         max_tokens=max_tokens or settings.chat.max_tokens,
         options=options,
     )
+    return deepwell.side_calls.answering(events)
 
 
 async def client_events(
@@ -106,7 +108,8 @@ async def client_events(
         replace(message, content=without_sources_list(message.content)) if message.role == "assistant" else message
         for message in messages
     ]
-    meta = recognise(messages, max_tokens) if deepwell.settings.chat.meta_prompts else None
+    person = not deepwell.settings.chat.meta_prompts or messages[-1].role == "tool"  # the middle of an agent's turn
+    meta = None if person else recognise(messages, max_tokens)
     if meta is None:
         return await answer_events(
             deepwell, caller, messages, knowledge_base_ids, max_tokens=max_tokens, options=options
@@ -117,12 +120,17 @@ async def client_events(
     tokens = min(max_tokens or META_TOKENS, META_TOKENS)
     rag = await deepwell.rag()
     utility = deepwell.utility
+    if meta.kind not in ("ping", "short") and deepwell.settings.chat.priority:
+        options = replace(options, priority=LATER)
     if utility is not None and meta.kind not in ("ping", "short"):
         rag = replace(rag, chat=utility.model)
-        return _or_without(meta, _without_search(rag, utility.profile, caller, messages, tokens, options))
+        events = _without_search(rag, utility.profile, caller, messages, tokens, options)
+        apart = deepwell.settings.chat.utility_url not in ("", deepwell.settings.chat.url)
+        return _or_without(meta, events if apart else deepwell.side_calls.waiting(events))
     if meta.answer is not None:
         return _canned(meta.answer)
-    return _without_search(rag, deepwell.chat.profile, caller, messages, tokens, options)
+    events = _without_search(rag, deepwell.chat.profile, caller, messages, tokens, options)
+    return events if meta.kind == "short" else deepwell.side_calls.waiting(events)
 
 
 def _without_search(

@@ -4,50 +4,28 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from langchain_core.language_models import BaseChatModel
-
 import connectors.models
+from connectors.embedding_server import ServedEmbeddings
+from connectors.headers import read_headers
 from connectors.seam import load
 from pipelines.batching import EmbeddingBatcher
-from pipelines.errors import BadRequest, Conflict, ModelUnavailable, NotFound
+from pipelines.errors import BadRequest, Conflict, NotFound
 from pipelines.ingest import IngestParts
-from pipelines.profiles import Profile, profile_for
 from pipelines.rag import DenseLeg, LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
 from pipelines.rerank import EmbeddingReranker
 from pipelines.types import Caller
+from services.chat_models import ChatModel, build_chat, build_utility, chosen_by_file
 from services.citations import signer_for
 from services.embedders import FIELDS, Embedders, Spec
 from services.jobs import Jobs
-from services.models import changed, choice_file, chosen
+from services.models import changed, choice_file
 from services.settings import Settings
+from services.side_calls import SideCalls
 from services.store.records import KnowledgeBase
 from services.store.store import Store
-
-#: fields of a request about tools; see `ChatModel.effective`
-TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatModel:
-    """The model that answers right now, with what people see of it."""
-
-    model: BaseChatModel
-    #: what clients see; no `/ ? # :` in it, since some put it into a path
-    id: str
-    profile: Profile
-    #: returns if the model server answers, else raises ModelUnavailable
-    ping: Callable[[], Awaitable[None]]
-    #: fields of a request that have an effect with this model server, and not with every one
-    passes_on: frozenset[str] = TOOL_FIELDS
-
-    def effective(self, takes_tools: bool = True) -> frozenset[str]:
-        """Those that have an effect now; `takes_tools`: the protocol has a place for tools."""
-        tools = takes_tools and self.profile.tools != "none" and not getattr(self.model, "refuses_tools", False)
-        return self.passes_on if tools else self.passes_on - TOOL_FIELDS
 
 
 def build_embeddings(settings: Settings) -> TextEmbeddings:
@@ -67,6 +45,22 @@ def build_embeddings(settings: Settings) -> TextEmbeddings:
         query_prefix=wanted.query_prefix,
         passage_prefix=wanted.passage_prefix,
     )
+    if headers := read_headers(wanted.headers.get_secret_value(), "embedding.headers"):
+        if not isinstance(made, ServedEmbeddings):
+            raise BadRequest(f"setting embedding.headers: {wanted.server} is no server that takes headers")
+        made.send(headers)
+    return made
+
+
+def build_reranker(settings: Settings) -> Reranker | None:
+    """The reranking model that the settings name; None for that of the embedding model. Raises BadRequest."""
+    wanted = settings.rerank
+    if not wanted.server:
+        return None
+    connector = load(connectors.models, wanted.server)
+    if not hasattr(connector, "reranker"):
+        raise BadRequest(f"setting rerank.server: {wanted.server} has no reranking models")
+    made: Reranker = connector.reranker(wanted.url, wanted.model, api_key=wanted.api_key.get_secret_value())
     return made
 
 
@@ -122,70 +116,6 @@ async def build_ingest(settings: Settings) -> IngestParts:
     return IngestParts(embeddings=embeddings, index=index, lexical=lexical)
 
 
-def build_chat(settings: Settings) -> ChatModel:
-    """The chat model in force: the one named by setting, else the one chosen with `deepwell models use`."""
-    wanted = settings.chat
-    name, profile_name = wanted.model, wanted.profile
-    if chosen_by_file(settings):
-        picked = chosen(settings.data_dir)
-        name, profile_name = picked.id, profile_name or picked.profile_name
-    profile = profile_for(name, profile_name)
-    if wanted.tools != "auto":
-        profile = profile.model_copy(update={"tools": "yes" if wanted.tools == "on" else "none"})
-    connector = load(connectors.models, wanted.server)
-    model = connector.chat(
-        wanted.url,
-        name,
-        api_key=wanted.api_key.get_secret_value(),
-        profile=profile,
-        timeout=wanted.timeout,
-        context=wanted.context,
-    )
-    key = wanted.api_key.get_secret_value()
-    ping = functools.partial(ping_server, wanted.url or getattr(connector, "DEFAULT_URL", ""), key)
-    passes_on: frozenset[str] = getattr(connector, "PASSES_ON", TOOL_FIELDS)
-    return ChatModel(model=model, id=public_id(name), profile=profile, ping=ping, passes_on=passes_on)
-
-
-def chosen_by_file(settings: Settings) -> bool:
-    """Whether the model is the one chosen with `deepwell models use`."""
-    return settings.chat.server == "llamacpp" and not settings.chat.model
-
-
-def build_utility(settings: Settings) -> ChatModel | None:
-    """The small model for what clients ask for themselves; None if none is set."""
-    if not settings.chat.utility_model:
-        return None
-    chat = settings.chat.model_copy(
-        update={
-            "model": settings.chat.utility_model,
-            "url": settings.chat.utility_url or settings.chat.url,
-            "profile": "",
-        }
-    )
-    return build_chat(settings.model_copy(update={"chat": chat}))
-
-
-async def ping_server(url: str, api_key: str) -> None:
-    """Return if a model server answers at the address. Raises ModelUnavailable."""
-    import httpx
-
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    try:
-        async with httpx.AsyncClient(timeout=2, headers=headers, trust_env=False) as client:
-            response = await client.get(url)
-    except (httpx.TransportError, httpx.InvalidURL) as error:
-        raise ModelUnavailable(f"no model server answers at {url} ({error or type(error).__name__})") from None
-    if response.status_code == 503:
-        raise ModelUnavailable(f"the model server at {url} is still loading its model")
-
-
-def public_id(model: str) -> str:
-    """A model's name as clients may have it in a path or a list: the last part, `-` for what paths cannot hold."""
-    plain = model.rstrip("/").rpartition("/")[2]
-    return "".join("-" if c in ":?#% " else c for c in plain) or "model"
-
-
 class Deepwell:
     """The parts of the HTTP service."""
 
@@ -196,10 +126,11 @@ class Deepwell:
         self.embeddings = embeddings
         self.batcher = EmbeddingBatcher(self.embeddings)
         #: for `/v1/rerank`; a served cross-encoder takes its place
-        self.reranker: Reranker = EmbeddingReranker(self.batcher)
+        self.reranker: Reranker = build_reranker(settings) or EmbeddingReranker(self.batcher)
         self.index, self.lexical = build_indexes(settings, self.embeddings)
         self.embedders = build_embedders(settings, DenseLeg(embeddings=self.embeddings, index=self.index))
         self.utility = build_utility(settings)
+        self.side_calls = SideCalls(0.0 if settings.chat.priority else settings.chat.side_wait)
         self.signer = signer_for(settings)
         self._chat = build_chat(settings)
         #: the file that says which model answers; "" where a setting says so

@@ -13,6 +13,7 @@ def wrong_choice(settings: "Settings") -> tuple[str, str] | None:
     chosen = (
         ("chat.server", settings.chat.server, models),
         ("embedding.server", settings.embedding.server, models),
+        *([("rerank.server", settings.rerank.server, models)] if settings.rerank.server else []),
         ("index.lexical", settings.index.lexical, index),
         ("hub.name", settings.hub.name, hubs),
     )

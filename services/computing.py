@@ -7,7 +7,8 @@ import numpy as np
 
 from pipelines.errors import UnknownModel
 from pipelines.rag import Vectors
-from services.build import Deepwell, public_id
+from services.build import Deepwell
+from services.chat_models import public_id
 
 #: always mean the models in force
 EMBEDDING_ALIAS = "deepwell-embedding"
@@ -20,8 +21,9 @@ def embedding_id(deepwell: Deepwell) -> str:
 
 
 def rerank_id(deepwell: Deepwell) -> str:
-    """The reranker as clients see it; the name says that it is the embedding model's."""
-    return embedding_id(deepwell) + "-rerank"
+    """The reranker as clients see it; without one of its own the name says that it is the embedding model's."""
+    served = deepwell.settings.rerank
+    return public_id(served.model) if served.server else embedding_id(deepwell) + "-rerank"
 
 
 def is_embedding(deepwell: Deepwell, model: str) -> bool:
@@ -32,7 +34,8 @@ def is_embedding(deepwell: Deepwell, model: str) -> bool:
 
 def is_reranker(deepwell: Deepwell, model: str) -> bool:
     """Whether a name means the reranker: its id, the alias, or the embedding model, which it is made of."""
-    return plain(model) in {rerank_id(deepwell).lower(), RERANK_ALIAS} or is_embedding(deepwell, model)
+    names = {rerank_id(deepwell).lower(), RERANK_ALIAS, deepwell.settings.rerank.model.lower() or RERANK_ALIAS}
+    return plain(model) in names or is_embedding(deepwell, model)
 
 
 def plain(model: str) -> str:

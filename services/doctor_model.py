@@ -12,6 +12,7 @@ from packaging.specifiers import SpecifierSet
 
 import connectors.models
 from connectors.chat_model import ServedChat
+from connectors.headers import read_headers
 from connectors.seam import load
 from connectors.upstream import Upstream
 from pipelines.errors import BadRequest, ModelUnavailable, RagError
@@ -104,6 +105,7 @@ async def _subject(settings: Settings, url: str, model: str) -> Subject:
     )
     if not isinstance(made, ServedChat):
         raise BadRequest(f"{wanted.server} is no model server: there is nothing to probe")
+    made = made.reached(headers=read_headers(wanted.headers.get_secret_value(), "chat.headers"), path=wanted.path)
     upstream = made.served.upstream
     await made.names()  # whoever does not answer at all is not probed further
     version = await _version(upstream, wanted.server)

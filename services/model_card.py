@@ -14,6 +14,11 @@ _SYSTEM = {
     "own": "the family's own text",
     "allowed": "as the client sends it",
 }
+_TOOLS = {
+    "none": "none: left out, and named in X-Ignored-Params",
+    "without_thinking": "yes, while it does not think",
+    "yes": "yes",
+}
 _HISTORY = {
     "answers_only": "answers only, no thinking of earlier turns",
     "tool_turns_keep_reasoning": "answers only; turns that call tools keep their thinking",
@@ -51,6 +56,7 @@ def _handling(profile: Profile) -> list[list[str]]:
         ["forced <think>", "yes" if profile.forces_think else "no", "else the model may skip its thinking"],
         ["output begins", "inside the thinking" if profile.starts_in_thinking else "with its own tag, if any", ""],
         ["history", _HISTORY[profile.history], "old thinking fills the window and is imitated"],
+        ["tools", _TOOLS[profile.tools], "`DEEPWELL_CHAT__TOOLS` says otherwise"],
         ["window", f"{profile.context:,} tokens", "the engine's real one is asked for"],
         ["longest answer", f"{profile.answer_tokens:,} tokens" if profile.answer_tokens else "unknown", ""],
         ["stop", ", ".join(profile.stop) or "the model's own", "stops of clients are looked for in the answer alone"],

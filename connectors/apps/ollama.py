@@ -229,6 +229,8 @@ class OllamaModel:
     modified: float
     thinks: bool
     tools: bool = False
+    #: numbers of a vector, for an embedding model
+    embeds: int = 0
 
     @property
     def name(self) -> str:
@@ -271,7 +273,10 @@ class OllamaModel:
                 "general.architecture": self.architecture,
                 "general.basename": self.id,
                 f"{self.architecture}.context_length": self.context,
+                **({f"{self.architecture}.embedding_length": self.embeds} if self.embeds else {}),
             },
-            "capabilities": ["completion", *["thinking"] * self.thinks, *["tools"] * self.tools],
+            "capabilities": (
+                ["embedding"] if self.embeds else ["completion", *["thinking"] * self.thinks, *["tools"] * self.tools]
+            ),
             "modified_at": rfc3339(self.modified),
         }

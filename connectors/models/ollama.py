@@ -101,7 +101,7 @@ def write(request: Request) -> dict[str, Any]:
     if request.tools and request.tool_choice != "none":  # it has no other choice to say
         body["tools"] = list(request.tools)
     if request.keep_alive is not None:
-        body["keep_alive"] = request.keep_alive
+        body["keep_alive"] = duration(request.keep_alive)
     rule = request.profile.engine(NAME)
     thinks = request.profile.thinks_by_default if request.thinking is None else request.thinking
     if request.profile.thinks != "never":
@@ -216,6 +216,22 @@ async def window(upstream: Upstream, model: str) -> int:
     return max((int(value) for name, value in info.items() if name.endswith(".context_length")), default=0)
 
 
+def duration(keep_alive: str | float) -> str | float:
+    """A time as Ollama reads it: with a unit as text, without one as a number (of seconds)."""
+    try:
+        return float(keep_alive)
+    except ValueError:
+        return keep_alive
+
+
+async def load(upstream: Upstream, model: str, keep_alive: str | float) -> None:
+    """Load the model, or unload it with 0: a request without a prompt does nothing else. Raises ModelUnavailable."""
+    body = {"model": model, "stream": False, **({"keep_alive": duration(keep_alive)} if keep_alive != "" else {})}
+    async with await upstream.request("POST", "/api/generate", orjson.dumps(body)) as answer:
+        if answer.status // 100 != 2:
+            raise refusal(answer.status, answer.headers, await answer.body(), url=upstream.url, model=model)
+
+
 async def resume(upstream: Upstream, request: Request, thoughts: str) -> tuple[str, dict[str, Any]]:
     """The same chat with the thoughts in the last turn: the template writes them back there, closed."""
     body = write(request)
@@ -233,5 +249,6 @@ ENGINE = Engine(
     names=names,
     window=window,
     asks_window=True,
+    load=load,
     resume=resume,
 )

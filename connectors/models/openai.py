@@ -17,11 +17,12 @@ from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, closed_thoughts, raw_body
 from connectors.r1_template import render
+from connectors.rerank_server import ServedReranker
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_completion, read_openai, write_openai
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
-from pipelines.rag import TextEmbeddings
+from pipelines.rag import Reranker, TextEmbeddings
 
 NAME = "openai"
 
@@ -68,6 +69,11 @@ def embeddings(
         query_prefix=query_prefix,
         passage_prefix=passage_prefix,
     )
+
+
+def reranker(url: str, model: str, *, api_key: str = "") -> Reranker:
+    """Reranking by `POST {url}/rerank`: Jina, Cohere, Xinference, LiteLLM, TEI. Raises BadRequest."""
+    return ServedReranker(url, model, api_key)
 
 
 async def window(upstream: Upstream, model: str) -> int:

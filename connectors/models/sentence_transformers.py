@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from connectors.rerank_server import probabilities
 from pipelines.errors import BadRequest, ModelUnavailable
-from pipelines.rag import TextEmbeddings, Vectors
+from pipelines.rag import Reranker, TextEmbeddings, Vectors
 from pipelines.types import EmbeddingIdentity
 
 BATCH = 32
@@ -56,6 +57,53 @@ def embeddings(
             "it is to be downloaded"
         ) from error
     return SentenceTransformerEmbeddings(loaded, model, query_prefix, passage_prefix)
+
+
+def reranker(url: str = "", model: str = "", *, api_key: str = "") -> Reranker:
+    """A cross-encoder in this process, loaded at once; `api_key` is the hub's token for gated models.
+
+    Raises BadRequest without a model name, ModelUnavailable when the library or the model is not there.
+    """
+    if not model:
+        raise BadRequest("rerank.model is empty: name a cross-encoder, such as BAAI/bge-reranker-v2-m3, or its folder")
+    try:
+        from sentence_transformers import CrossEncoder
+    except ImportError as error:
+        raise ModelUnavailable(
+            f"the library sentence-transformers is not installed ({error}): run "
+            "`pip install 'deepwell[sentence-transformers]'` (on a machine without GPU, torch's CPU build first)"
+        ) from error
+    try:
+        loaded = CrossEncoder(model, token=api_key or None)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelUnavailable(
+            f"the reranking model {model!r} cannot be loaded: {error}. Check the name or folder, and the network if "
+            "it is to be downloaded"
+        ) from error
+    return CrossEncoderReranker(loaded, model)
+
+
+class CrossEncoderReranker:
+    """A loaded CrossEncoder; calls run one after the other in a thread of their own."""
+
+    def __init__(self, loaded: Any, name: str) -> None:
+        self.model = name
+        self._loaded = loaded
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="rerank")
+
+    async def rerank(self, question: str, texts: Sequence[str]) -> list[float]:
+        """One score in 0..1 for each text. Raises ModelUnavailable."""
+        if not texts:
+            return []
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._scores, question, list(texts))
+
+    def _scores(self, question: str, texts: list[str]) -> list[float]:
+        pairs = [(question, text) for text in texts]
+        try:
+            scores = self._loaded.predict(pairs, batch_size=BATCH, show_progress_bar=False)
+        except RuntimeError as error:  # torch: out of memory, device lost
+            raise ModelUnavailable(f"the reranking model {self.model} failed: {error}. Use a smaller model") from error
+        return probabilities([float(score) for score in np.asarray(scores).reshape(len(texts))])
 
 
 class SentenceTransformerEmbeddings(TextEmbeddings):

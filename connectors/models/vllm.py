@@ -16,11 +16,12 @@ from pydantic import SecretStr
 from connectors.chat_model import ServedChat
 from connectors.embedding_server import OPENAI, ServedEmbeddings
 from connectors.engine import Engine, Request, ask, closed_thoughts, raw_body
+from connectors.rerank_server import ServedReranker
 from connectors.upstream import Upstream
 from connectors.wire import names_openai, read_completion, read_openai, separates_thinking, write_openai
 from pipelines.errors import BadRequest
 from pipelines.profiles import Profile
-from pipelines.rag import TextEmbeddings
+from pipelines.rag import Reranker, TextEmbeddings
 
 NAME = "vllm"
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -69,6 +70,11 @@ def embeddings(
     )
 
 
+def reranker(url: str, model: str, *, api_key: str = "") -> Reranker:
+    """Reranking by a cross-encoder that vLLM serves (`/v1/rerank`). Raises BadRequest."""
+    return ServedReranker(f"{server_url(url)}/v1", model, api_key)
+
+
 async def window(upstream: Upstream, model: str) -> int:
     """`max_model_len` of the served model; 0 if the server does not list it."""
     async with await upstream.request("GET", "/v1/models", timeout=10.0) as answer:
@@ -107,10 +113,16 @@ async def _tokens(upstream: Upstream, body: dict[str, Any]) -> list[int]:
 _post = partial(ask, server="vLLM")
 
 
+def write(request: Request) -> dict[str, Any]:
+    """Body of a chat completion. vLLM works on smaller priorities first, if it was started with that policy."""
+    body = write_openai(request, NAME)
+    return body | {"priority": request.priority} if request.priority else body
+
+
 ENGINE = Engine(
     name=NAME,
     path="/v1/chat/completions",
-    write=partial(write_openai, engine=NAME),
+    write=write,
     read=read_openai,
     framing="sse",
     models_path="/v1/models",

@@ -7,6 +7,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from connectors.apps import ollama
 from connectors.bodies import dumps, json_object, shortened, text_list, whole
+from connectors.chat_model import ServedChat
 from pipelines.errors import NotFound, TooLarge
 from pipelines.events import Lookahead
 from pipelines.types import Caller
@@ -70,6 +71,8 @@ async def ollama_ps(caller: Chatter, deepwell: Parts) -> dict[str, Any]:
 async def ollama_show(request: Request, caller: Chatter, deepwell: Parts) -> dict[str, Any]:
     """What one model is and can."""
     name = ollama.model_name(json_object(await read_body(request), "`model`"))
+    if computing.is_embedding(deepwell, name):
+        return embedder(deepwell, name).show()
     await resolve(deepwell, caller, name)
     return model(deepwell, name).show()
 
@@ -138,6 +141,9 @@ async def respond(request: Request, caller: Caller, deepwell: Deepwell, wanted: 
     target = await resolve(deepwell, caller, wanted.model)
     answer = ollama.Answer(wanted)
     if not wanted.messages:
+        chat = deepwell.chat.model
+        if isinstance(chat, ServedChat):
+            await chat.load(wanted.how.keep_alive)
         return loaded(answer)
     found = await client_events(
         deepwell, caller, wanted.messages, target, max_tokens=wanted.max_tokens, options=wanted.how
@@ -176,4 +182,20 @@ def model(deepwell: Deepwell, name: str) -> ollama.OllamaModel:
         modified=MODIFIED,
         thinks=profile.thinks != "never",
         tools=profile.tools != "none",
+    )
+
+
+def embedder(deepwell: Deepwell, name: str) -> ollama.OllamaModel:
+    """The embedding model as Ollama shows one."""
+    identity = deepwell.embeddings.identity
+    return ollama.OllamaModel(
+        id=name,
+        architecture="bert",
+        size=0,
+        parameters="",
+        quantization="",
+        context=identity.max_tokens,
+        modified=MODIFIED,
+        thinks=False,
+        embeds=identity.dimension,
     )

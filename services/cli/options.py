@@ -23,7 +23,13 @@ def show_table(title: str, columns: list[str], rows: list[list[object]]) -> None
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*columns, title=title, title_justify="left")
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")  # a long word goes on in the next line; by itself it would be cut
     for row in rows:
         table.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console().print(table)
+    console = Console()
+    if not console.is_terminal:  # a file or a program: it has no width
+        wide = console.options.update(width=10_000)
+        console.width = max(console.width, console.measure(table, options=wide).maximum)
+    console.print(table)

@@ -374,3 +374,14 @@ async def test_sentence_transformers_with_a_packaged_model(tmp_path: Path) -> No
     assert (await embedder.embed_passages([])).shape == (0, 384)
     with pytest.raises(ModelUnavailable, match="nowhere"):
         sentence_transformers.embeddings(model=str(tmp_path / "nowhere"), cache_dir=tmp_path)
+
+
+async def test_a_cross_encoder_of_sentence_transformers(tmp_path: Path) -> None:
+    from connectors.models import sentence_transformers
+
+    if not find_spec("sentence_transformers"):
+        with pytest.raises(ModelUnavailable, match=r"deepwell\[sentence-transformers\]"):
+            sentence_transformers.reranker(model="BAAI/bge-reranker-v2-m3")
+        return
+    with pytest.raises(ModelUnavailable, match="cannot be loaded"):
+        sentence_transformers.reranker(model=str(tmp_path / "nowhere"))

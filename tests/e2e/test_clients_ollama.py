@@ -104,6 +104,15 @@ def test_loading_and_unloading_answers_at_once(sdk: ollama.Client) -> None:
     assert sdk.generate(MODEL, "", keep_alive=0).done_reason == "unload"
 
 
+def test_every_model_can_be_shown(sdk: ollama.Client) -> None:
+    for listed in sdk.list().models:
+        assert sdk.show(str(listed.model)).capabilities
+    for name in ("deepwell-embedding", "deepwell-embedding:latest", "multilingual-e5-small"):
+        shown = sdk.show(name)
+        assert shown.capabilities == ["embedding"]
+        assert shown.modelinfo and shown.modelinfo["bert.embedding_length"] == 384
+
+
 def test_lists_of_models(sdk: ollama.Client) -> None:
     ids = (MODEL, KB, f"{MODEL}-other")
     names = [*(f"{name}:latest" for name in ids), *(f"{name}:nothink" for name in ids)]

@@ -57,3 +57,14 @@ def test_the_prompt_of_another_family_has_its_system_text() -> None:
     turns = json.loads(run("prompt", "show", "--model", "deepseek-r1-0528", "--json"))["messages"]
     assert [turn["role"] for turn in turns] == ["system", "user"]
     assert turns[0]["content"].startswith("该助手为DeepSeek-R1")
+
+
+def test_tables_are_whole_where_nobody_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from services.cli.options import show_table
+
+    long = "--reasoning-parser " * 20
+    monkeypatch.setenv("COLUMNS", "80")
+    show_table("Engines", ["engine", "start with"], [["vllm", long.strip()]])
+    assert long.strip() in capsys.readouterr().out
