@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from ctypes import byref, c_int, create_string_buffer
 from heapq import nlargest
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 #: how much larger than the body a heading's letters are, and those of a title
@@ -33,17 +34,26 @@ def mark(content: Any, text: str) -> str:
     """
     if len(text) != content.count_chars() or text.count("\n") + 1 < _FEWEST:
         return _escaped(text)
-    lines = _lines(text)
-    longest = nlargest(5, lines, key=lambda line: len(line.text))
+    lines = text.split("\n")
+    words = [line.strip() for line in lines]
+    starts = [0, *accumulate(len(line) + 1 for line in lines)]
+
+    def line(number: int) -> _Line:
+        return _Line(words[number], starts[number] + len(lines[number]) - len(lines[number].lstrip()))
+
+    longest = [line(number) for number in nlargest(5, range(len(words)), key=lambda number: len(words[number]))]
     if not longest[-1].text:
         return _escaped(text)
     fonts = _Fonts(content)
-    body = Counter([fonts.size(line) for line in longest]).most_common(1)[0][0]
+    body = Counter([fonts.size(one) for one in longest]).most_common(1)[0][0]
     is_plain = not all(map(fonts.bold, longest[:3]))
-    levels = [_level(fonts, line, body, is_plain) if _may_be(line.text) else 0 for line in lines]
-    if not any(levels) or sum(map(bool, levels)) > _SHARE * len(lines):
+    levels = [0] * len(words)
+    for number, text_of in enumerate(words):  # nearly all lines of running text end here, unlooked at
+        if 2 < len(text_of) <= _LONGEST and _may_be(text_of):
+            levels[number] = _level(fonts, line(number), body, is_plain)
+    if not any(levels) or sum(map(bool, levels)) > _SHARE * len(words):
         return _escaped(text)
-    return "\n".join(_marked(lines, levels))
+    return "\n".join(_marked(words, levels))
 
 
 def _escaped(text: str) -> str:
@@ -52,15 +62,6 @@ def _escaped(text: str) -> str:
 
 def _escaped_line(line: str) -> str:
     return f" {line}" if line.startswith("#") else line
-
-
-def _lines(text: str) -> list[_Line]:
-    lines, start = [], 0
-    for line in text.split("\n"):
-        words = line.lstrip()
-        lines.append(_Line(words.rstrip(), start + len(line) - len(words)))
-        start += len(line) + 1
-    return lines
 
 
 class _Fonts:
@@ -89,14 +90,14 @@ class _Fonts:
 
 def _may_be(words: str) -> bool:
     """Whether the words alone allow a heading."""
-    return 2 < len(words) <= _LONGEST and not words[0].islower() and not words.endswith(_ENDS)
+    return not words[0].islower() and not words.endswith(_ENDS) and not words.startswith(_BULLETS)
 
 
 def _level(fonts: _Fonts, line: _Line, body: float, is_plain: bool) -> int:
     """1 to 3, or 0 for no heading. `is_plain`: the body of the page is not bold."""
     size, words = fonts.size(line), line.text
     larger = size >= _LARGER * body
-    if size < 0.95 * body or not (larger or is_plain) or words.startswith(_BULLETS):
+    if size < 0.95 * body or not (larger or is_plain):
         return 0
     if not larger and not fonts.bold(line):
         return 0
@@ -105,17 +106,17 @@ def _level(fonts: _Fonts, line: _Line, body: float, is_plain: bool) -> int:
     return 3 if not larger else 1 if size >= _TITLE * body else 2
 
 
-def _marked(lines: Sequence[_Line], levels: Sequence[int]) -> Iterator[str]:
+def _marked(lines: Sequence[str], levels: Sequence[int]) -> Iterator[str]:
     """Headings stand between blank lines; lines of one heading that was wrapped become one."""
     title, before = "", 0
     for line, level in zip(lines, levels, strict=True):
-        if title and (level != before or len(title) + len(line.text) > _LONGEST):
+        if title and (level != before or len(title) + len(line) > _LONGEST):
             yield f"\n{title}\n"
             title = ""
         if level:
-            title = f"{title} {line.text}" if title else f"{'#' * level} {line.text}"
+            title = f"{title} {line}" if title else f"{'#' * level} {line}"
         else:
-            yield _escaped_line(line.text)
+            yield _escaped_line(line)
         before = level
     if title:
         yield f"\n{title}"

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import lru_cache
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -115,8 +116,13 @@ def _is_garbled(text: str) -> bool:
     """Whether a text layer says nothing: fonts without a table of Unicode give private and unassigned characters."""
     if text.isascii():
         return False
-    odd = sum(char == "\ufffd" or unicodedata.category(char) in ("Co", "Cn", "Cs") for char in text)
-    return odd > _GARBLED * len(text)
+    return sum(text.count(char) for char in set(text) if _is_odd(char)) > _GARBLED * len(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_odd(char: str) -> bool:
+    """Whether a character has no meaning. Asked once for each character of a page: by letter it cost 0.18 of pdfium."""
+    return char == "\ufffd" or unicodedata.category(char) in ("Co", "Cn", "Cs")
 
 
 def _is_picture(page: Any, text: str) -> bool:

@@ -47,6 +47,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/v1/jobs"): (None, "ingest"),
     ("GET", "/v1/sources"): (None, "ingest"),
     ("GET", "/v1/keys"): (None, "admin"),
+    ("GET", "/metrics"): (None, "admin"),
 }
 ROLES = ("chat", "retrieve", "ingest", "admin")
 
