@@ -14,6 +14,11 @@ HIGH_WATER = 256 * 1024
 class Connection(asyncio.Protocol):
     """One connection: at most one request at a time. Fed by the event loop, read by one task or poured into a sink."""
 
+    __slots__ = (
+        "_body", "_deadline", "_heard", "_held", "_keep", "_parser", "_paused", "_sink", "_timer", "_waiter",
+        "_waiting", "closed", "complete", "headers", "loop", "lost", "received", "status", "transport", "used",
+    )  # fmt: skip
+
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None

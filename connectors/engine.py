@@ -13,7 +13,7 @@ from pipelines.delta import Delta
 from pipelines.profiles import Profile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Request:
     """What is asked of a model once, in no server's words. None leaves a thing to profile and server."""
 

@@ -9,6 +9,8 @@ import orjson
 class Frames:
     """What the frames of one answer are made of."""
 
+    __slots__ = ("_end", "answer_head", "first", "opening", "tail", "think_head")
+
     def __init__(
         self, root: Mapping[str, Any], first: Mapping[str, Any] | None = None, reasoning: str = "reasoning_content"
     ) -> None:

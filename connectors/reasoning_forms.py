@@ -34,6 +34,8 @@ def reasoning_form_of(value: object) -> ReasoningForm | None:
 class ReasoningOut:
     """Thinking and text as the deltas of one form. Never both in one; each tag is a delta of its own (NextChat)."""
 
+    __slots__ = ("_content", "_open", "form")
+
     def __init__(self, form: ReasoningForm = "reasoning_content") -> None:
         self.form = form
         self._open = False

@@ -2,10 +2,9 @@
 
 Decoding and encoding an event costs about 10 µs; copying the JSON string out of it under our own frame costs about 1.
 A server's events differ only in their text. So of the first event that was parsed in full the bytes before and after
-the text are kept, and an event that begins and ends with them is that text. Whatever needs a look (a tag, a citation,
-an escaped quote, another shape) is parsed in full, by the same parsers as everywhere else. What went by unparsed is
-caught up with first, so that both ways give the same frames for every input (tests/unit/test_stream.py). What the next
-event is expected to be is made ready as a `Lane`: nearly every event takes it and costs about half a microsecond.
+the text are kept, and an event that begins and ends with them is that text: what the next one will be is made ready as
+a `Lane`. Whatever needs a look (a tag, a citation, an escaped quote, another shape) is parsed in full, by the same
+parsers as everywhere else, which are caught up with first: both ways give the same frames (tests/unit/test_stream.py).
 """
 
 import math
@@ -39,6 +38,13 @@ class Relay:
     of thinking the relay is `over`.
     """
 
+    __slots__ = (
+        "_answer_head", "_buffer", "_citing", "_content", "_failed", "_failure", "_field", "_first", "_frames",
+        "_guard", "_lag", "_lag_limit", "_lane", "_limit", "_parser", "_read", "_ready", "_seen", "_tail",
+        "_think_head", "_thought", "answer", "cut", "ended", "over", "reason", "separated", "thought_tokens",
+        "thoughts", "usage",
+    )  # fmt: skip
+
     def __init__(
         self,
         frames: Frames,
@@ -63,7 +69,7 @@ class Relay:
         self._lag: list[bytes] = []  # texts that went by unparsed, all thinking or all answer
         self._lag_limit = LAG if guard is None else SAMPLE
         self._seen: list[bytes] = []  # thinking from a field that went by unparsed
-        self._ready = False  # no half tag, half mark or leading white space keeps a parser waiting
+        self._ready = False  # nothing keeps a parser waiting: half tag, half mark, leading white space
         self._thought = False
         self._limit = limit
         self._failure: RagError | None = None

@@ -19,16 +19,18 @@ _NAME = "deepwell.client"
 class Client:
     """Who waits for one answer. Chunks go out at once; what is returned is to be awaited before the next one."""
 
-    __slots__ = ("_cycle", "_flow", "_leaves", "_transport")
+    __slots__ = ("_cycle", "_flow", "_leaves", "_transport", "_waits")
 
     def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle, self._flow, self._transport = cycle, cycle.flow, cycle.transport
+        self._cycle: RequestResponseCycle | None = cycle
+        self._flow, self._transport = cycle.flow, cycle.transport
+        self._waits = True  # for the rest of the answer
         self._leaves: Callable[[], object] | None = None
 
     def open(self, headers: Sequence[tuple[bytes, bytes]], chunk: bytes) -> Awaitable[None] | None:
         """Send status 200, the headers and a first chunk. Raises ValueError for a header with a line end in it."""
         cycle = self._cycle
-        if cycle.disconnected:
+        if cycle is None:
             return None
         lines = [b"HTTP/1.1 200 OK"]
         for name, value in (*cycle.default_headers, *headers):
@@ -44,24 +46,29 @@ class Client:
 
     def write(self, chunk: bytes) -> Awaitable[None] | None:
         """Send a further chunk, which must not be empty. None unless the client is slow."""
-        if self._cycle.disconnected:
+        if not self._waits:
             return None
         self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         return self._flow.drain() if self._flow.write_paused else None
 
     def on_leaving(self, call: Callable[[], object] | None) -> None:
-        """Call this when the client leaves, at once if it has; None ends that."""
+        """Call this when the client leaves before it has the whole answer, at once if it has; None ends that."""
         self._leaves = call
-        if call is not None and self._cycle.disconnected:
+        if call is not None and not self._waits:
             call()
+
+    def answered(self) -> None:
+        """The answer is complete. Lets go of everything: a request and its Client hold each other."""
+        self._cycle, self._waits, self._leaves = None, False, None
 
     def left(self) -> None:
         """The connection is gone."""
-        if self._cycle.response_complete:
-            return
-        self._cycle.disconnected = True
-        if self._leaves is not None:
-            self._leaves()
+        if self._cycle is not None:
+            self._cycle.disconnected = True
+        leaves = self._leaves
+        self.answered()
+        if leaves is not None:
+            leaves()
 
 
 def client_of(scope: Scope) -> Client | None:
@@ -84,8 +91,16 @@ class Protocol(HttpToolsProtocol):
             scope["extensions"] = {_NAME: self._served}
         super()._start_asgi_task(cycle, app)
 
+    def on_response_complete(self) -> None:
+        """Let go of the request."""
+        if self._served is not None:
+            self._served.answered()
+            self._served = None
+        super().on_response_complete()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell whoever writes that nobody reads any more."""
         super().connection_lost(exc)
         if self._served is not None:
             self._served.left()
+            self._served = None

@@ -1,8 +1,6 @@
 """What one API key may use: requests in a minute, answers at the same time. Counted in this process."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.errors import TooManyRequests
@@ -42,8 +40,7 @@ class Limits:
             )
         self._buckets[key_id] = (left - 1, now)
 
-    @contextlib.contextmanager
-    def answer(self, key_id: str, limits: KeyLimits) -> Iterator[None]:
+    def answer(self, key_id: str, limits: KeyLimits) -> "Place":
         """Hold one of the key's places for answers. Raises TooManyRequests when all are taken."""
         running = self._answers.get(key_id, 0)
         if limits.concurrent_answers and running >= limits.concurrent_answers:
@@ -52,11 +49,23 @@ class Limits:
                 retry_after=2,
             )
         self._answers[key_id] = running + 1
-        try:
-            yield
-        finally:
-            left = self._answers[key_id] - 1
-            if left:
-                self._answers[key_id] = left
-            else:
-                del self._answers[key_id]
+        return Place(self._answers, key_id)
+
+
+class Place:
+    """A place that is held until the `with` around it ends."""
+
+    __slots__ = ("_answers", "_key_id")
+
+    def __init__(self, answers: dict[str, int], key_id: str) -> None:
+        self._answers, self._key_id = answers, key_id
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        left = self._answers[self._key_id] - 1
+        if left:
+            self._answers[self._key_id] = left
+        else:
+            del self._answers[self._key_id]

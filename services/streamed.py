@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import aclosing
 from functools import partial
 from itertools import chain
+from weakref import WeakKeyDictionary
 
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -23,8 +24,7 @@ from services.client import Client, client_of
 
 #: seconds in which the model server may still refuse before we commit to a 200
 PATIENCE = 3.0
-#: seconds of silence after which a comment is sent; looked at every PATIENCE, so that one comes about every 12 s.
-#: Proxies cut idle connections after 60 s, some clients sooner
+#: seconds of silence after which a comment is sent. Proxies cut idle connections after 60 s, some clients sooner
 QUIET = 9.0
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEADERS = [(name.lower().encode(), value.encode()) for name, value in STREAM_HEADERS.items()]
@@ -51,7 +51,7 @@ class StreamedCompletion(Response):
         self._client: Client | None = None
         self._begun = self._ended = self._gone = False
         self._frames = 0  # sent so far
-        self._timer: asyncio.TimerHandle | None = None
+        self._seen, self._quiet_since = 0, 0.0  # how many there were when there was last something new, and when
         self._silence: asyncio.Future[None] | None = None
 
     async def relay(self, generation: Generation) -> bool:
@@ -68,7 +68,8 @@ class StreamedCompletion(Response):
         work = asyncio.current_task()
         assert work is not None
         unwatch = self._watch(receive, work)
-        self._look_after(PATIENCE, 0.0)
+        round_ = round_of(asyncio.get_running_loop())
+        self._quiet_since = round_.add(self)
         try:
             async with aclosing(self.events) as events:  # type: ignore[type-var]
                 async for event in events:
@@ -83,9 +84,9 @@ class StreamedCompletion(Response):
                 raise
         finally:
             self._ended = True
+            self._completion.request.how.relay = None  # that is this; what holds itself waits for the garbage collector
             unwatch()
-            if self._timer is not None:
-                self._timer.cancel()
+            round_.drop(self)
 
     def _pour(self, frames: bytes) -> Awaitable[None] | None:
         """What `_write` does, without a coroutine of its own for each chunk."""
@@ -129,16 +130,48 @@ class StreamedCompletion(Response):
             self._gone = True
             work.cancel()
 
-    def _look_after(self, seconds: float, quiet: float, frames: int = 0) -> None:
-        """Look again after `seconds` whether there is silence; it has lasted `quiet` by now."""
-        self._timer = asyncio.get_running_loop().call_later(seconds, self._look, quiet + seconds, frames)
-
-    def _look(self, quiet: float, frames: int) -> None:
-        if self._ended:
-            return
-        if frames != self._frames:
-            quiet = 0.0
-        elif not self._begun or quiet >= QUIET:
-            quiet = 0.0
+    def look(self, now: float) -> None:
+        """Commit to a 200, or send a comment, if there was silence for too long."""
+        if self._seen != self._frames:
+            self._seen, self._quiet_since = self._frames, now
+        elif not self._ended and now - self._quiet_since >= (QUIET if self._begun else PATIENCE):
+            self._quiet_since = now
             self._silence = asyncio.ensure_future(self._write(KEEP_ALIVE if self._begun else b""))
-        self._look_after(PATIENCE, quiet, self._frames)
+
+
+class Round:
+    """Looks after all streams of an event loop with one timer: one for each would take memory and time."""
+
+    def __init__(self) -> None:
+        self._streams: set[StreamedCompletion] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, stream: StreamedCompletion) -> float:
+        """Look after a stream from now on; what time it is."""
+        loop = asyncio.get_running_loop()
+        self._streams.add(stream)
+        if self._timer is None:
+            self._timer = loop.call_later(PATIENCE / 3, self._look)
+        return loop.time()
+
+    def drop(self, stream: StreamedCompletion) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for stream in self._streams:
+            stream.look(now)
+        self._timer = loop.call_later(PATIENCE / 3, self._look) if self._streams else None
+
+
+_rounds: WeakKeyDictionary[asyncio.AbstractEventLoop, Round] = WeakKeyDictionary()
+
+
+def round_of(loop: asyncio.AbstractEventLoop) -> Round:
+    """The one of an event loop."""
+    found = _rounds.get(loop)
+    if found is None:
+        found = _rounds[loop] = Round()
+    return found

@@ -29,6 +29,7 @@ def main(port: str) -> None:
     settings = load_settings(
         {
             "server.port": port,
+            "log.level": "warning",  # no line for each request, as none of the peers writes one
             "chat.server": "openai",
             "chat.url": UPSTREAM,
             "chat.model": "deepseek-r1:7b",
