@@ -282,9 +282,7 @@ class Relay:
         if not text or (delta.content and delta.reasoning) or delta.finish_reason or delta.tool_calls or delta.usage:
             return
         known = self._content if delta.content else self._field
-        if known is not None and known.fits(event):
-            return
-        if shape := shape_of(event, text):
+        if not (known is not None and known.fits(event)) and (shape := shape_of(event, text)):
             if delta.content:
                 self._content = shape
             else:
