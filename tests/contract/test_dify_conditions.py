@@ -68,7 +68,8 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
     folder: Path = tmp_path_factory.mktemp("shelf")
     async with await Store.open(f"sqlite:///{folder / 'state.db'}") as store:
         base = await store.knowledge_bases.create("handbook")
-        documents, chunks = {}, []
+        documents, chunks, identity = {}, [], BagEmbeddings().identity
+        await store.knowledge_bases.bind(base.id, identity)
         for name, texts in TEXTS.items():
             async with store.database.write(lock=name) as connection:
                 upload = Upload(name=name, sha256=f"{len(name):064}", size=len(texts), media_type="text/plain")
@@ -87,6 +88,7 @@ async def shelf(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shelf
             ]
             await store.documents.begin(document.id, document.job_id)
             await store.chunks.stage(document.id, document.job_id, made)
+            await store.chunks.mark_embedded(document.id, [chunk.id for chunk in made], document.job_id, identity)
             await store.chunks.publish(document.id, document.job_id)
             documents[name] = await store.documents.get(document.id)
             chunks += made
