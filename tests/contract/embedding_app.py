@@ -54,7 +54,7 @@ def serve(app: FastAPI) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + 120
         while not server.started:
             assert thread.is_alive(), "the test server did not start"
             assert time.monotonic() < until, "the test server did not start"

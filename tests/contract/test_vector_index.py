@@ -260,7 +260,7 @@ async def test_a_killed_server_is_reported_and_heals_without_losing_rows(lite: L
     started = time.monotonic()
     with pytest.raises(IndexUnavailable, match="running"):
         await index.ping()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     with pytest.raises(IndexUnavailable, match=r"127\.0\.0\.1"):
         await index.search(["kb7"], given[0], 5)
     lite.start()
@@ -285,7 +285,7 @@ async def test_a_restart_between_two_calls_is_not_even_noticed(lite: Lite) -> No
 
 def test_a_directory_in_use_is_reported(lite: Lite, free_port: int) -> None:
     done = subprocess.run(
-        lite_command(lite.directory, free_port), capture_output=True, text=True, timeout=30, check=False
+        lite_command(lite.directory, free_port), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 3
     assert "in use by another process" in done.stderr

@@ -70,7 +70,7 @@ async def both_embed(api: Api, documents: list[Document]) -> None:
     async with asyncio.timeout(60):
         while len(set((await executors(api, documents)).values())) < 2:  # noqa: ASYNC110 other processes do it
             await asyncio.sleep(0.05)
-    wait_for(lambda: len(api.embedded()) > 16, 60)
+    wait_for(lambda: len(api.embedded()) > 16, 120)
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ async def test_two_versions_of_a_document_do_not_meet_in_two_workers(tmp_path: P
                 while len({*map(tuple, await api.stored(base))}) != 1:  # noqa: ASYNC110 other processes do it
                     await asyncio.sleep(0.1)
 
-            await asyncio.wait_for(clean(), 60)
+            await asyncio.wait_for(clean(), 120)
             assert all("wv5" in chunk.text for chunk in await api.store.chunks.of(done.id, 10_000))
     finally:
         assert [worker.stop() for worker in workers] == [0, 0], workers[0].log.read_text()

@@ -59,7 +59,7 @@ def cli(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         [str(BIN), *arguments],
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=280,
         env={**os.environ, **(env or {})},
         check=False,
     )
@@ -89,7 +89,7 @@ def stop(running: Running) -> float:
     """SIGTERM; the seconds until the process was gone."""
     began = time.monotonic()
     running.process.send_signal(signal.SIGTERM)
-    running.process.wait(timeout=30)
+    running.process.wait(timeout=120)
     return time.monotonic() - began
 
 

@@ -24,7 +24,7 @@ THOUGHT = "Let me look. The passage says so."
 def upstream() -> Iterator[Upstream]:
     server = Upstream()
     server.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             httpx.get(f"{server.url}/models")

@@ -31,7 +31,7 @@ def where(name: object, operator: str, value: object) -> dict[str, object]:
 def test_records_at_every_path_a_user_may_type(clients: Clients, http: httpx.Client, path: str) -> None:
     began = time.monotonic()
     answer = http.post(clients.url + path, json=asked())
-    assert answer.status_code == 200 and time.monotonic() - began < 3
+    assert answer.status_code == 200 and time.monotonic() - began < 30
     record = answer.json()["records"][0]
     assert "twenty-five days" in record["content"] and record["title"] == "handbook.md"
     assert 0 <= record["score"] <= 1
@@ -84,7 +84,7 @@ def test_a_repeated_request_is_quick_but_never_shows_what_is_gone(http: httpx.Cl
     def upload(text: str) -> str:
         files = {"file": ("a.txt", text.encode())}
         document = http.post("/v1/knowledge_bases/brief/documents", files=files).json()["documents"][0]["id"]
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240
         while http.get(f"/v1/documents/{document}").json()["state"] != "succeeded":
             assert time.monotonic() < until
             time.sleep(0.1)

@@ -29,7 +29,7 @@ def add(api: httpx.Client, name: str, content: bytes, **form: str) -> dict[str, 
     path = "/knowledge_bases/default/documents"
     answer = api.post(path, files={"file": (name, content)}, data=form).raise_for_status().json()
     document: dict[str, Any] = answer["documents"][0]
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while document["state"] in ("queued", "running"):
         assert time.monotonic() < deadline, document
         time.sleep(0.2)

@@ -50,7 +50,7 @@ class Receiver:
 
     def trace(self, root: Callable[[str, Any], bool]) -> tuple[Any, list[Any]]:
         """The root span for which this holds, and the spans of its trace; waited for."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while time.monotonic() < deadline:
             found = [(service, span) for service, span in self.spans if root(service, span)]
             if found:

@@ -83,7 +83,7 @@ def test_dead_letters_have_their_reason(deepwell: Running, tmp_path: Path) -> No
     shown = cli("jobs", "list", "--dead-letters", "--data-dir", str(deepwell.data_dir))
     assert letter["error"] in shown.stdout
     [retried] = deepwell.cli("jobs", "retry", letter["id"])["jobs"]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while deepwell.cli("jobs", "show", retried["id"])["state"] in ("queued", "running"):
         assert time.monotonic() < deadline
         time.sleep(0.2)

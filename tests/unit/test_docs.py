@@ -22,7 +22,7 @@ OTHER_VARIABLES = {f"{PREFIX}CONFIG"}
 def repository_files() -> list[Path]:
     """Files that are or could be committed."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=True).stdout
     return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
 
 
@@ -210,7 +210,7 @@ def test_shell_examples_can_be_pasted() -> None:
                 f"a placeholder that the shell reads as redirection in {where}"
             )
             parsed = subprocess.run(
-                ["bash", "-n"], input=block, capture_output=True, text=True, timeout=10, check=False
+                ["bash", "-n"], input=block, capture_output=True, text=True, timeout=60, check=False
             )
             assert parsed.returncode == 0, f"{parsed.stderr} in {where}"
 

@@ -240,7 +240,7 @@ def test_emitted_commands_are_shell_with_reasons() -> None:
     ]
     for form, found in made:
         text = emit(found, form)
-        checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, timeout=10, check=False)
+        checked = subprocess.run(["bash", "-n"], input=text, text=True, capture_output=True, timeout=60, check=False)
         assert checked.returncode == 0, checked.stderr + text
         assert text.count("# ") > 5
         assert "--trust-remote-code" not in "".join(line for line in text.splitlines() if line[:1] != "#")

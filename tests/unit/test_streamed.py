@@ -234,8 +234,8 @@ async def test_a_slow_server_commits_the_status_and_keeps_the_client_waiting(mon
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that has no event of its own, 5 s at most."""
-    async with asyncio.timeout(5):
+    """Wait for something that has no event of its own, a minute at most."""
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
@@ -271,8 +271,8 @@ async def test_the_server_is_left_when_the_client_leaves(pause: float) -> None:
         task = asyncio.create_task(ask(seen.url, asks(), client=client, profile=PLAIN))
         await until(lambda: len(client.sent) >= 5)
         client.gone.set()
-        await asyncio.wait_for(task, 1)
-        await asyncio.wait_for(upstream.left.wait(), 1)
+        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(upstream.left.wait(), 60)
 
 
 async def test_the_server_is_left_while_it_is_silent() -> None:
@@ -290,7 +290,7 @@ async def test_the_server_is_left_while_it_is_silent() -> None:
         task = asyncio.create_task(ask(seen.url, asks(), client=client, profile=PLAIN))
         await until(lambda: any(line.startswith("POST") for line, *_ in seen.requests))
         client.gone.set()
-        await asyncio.wait_for(task, 1)
+        await asyncio.wait_for(task, 60)
         await asyncio.sleep(0)
 
 
@@ -310,7 +310,7 @@ async def test_a_slow_client_slows_the_server_down() -> None:
         client.reads.set()
         await until(lambda: len(client.sent) >= count + 5)
         client.gone.set()
-        await asyncio.wait_for(task, 1)
+        await asyncio.wait_for(task, 60)
     assert held < 16 << 20, "more than the sockets' buffers waited for a slow client"
 
 
@@ -322,7 +322,7 @@ async def test_clients_that_leave_leave_nothing_behind() -> None:
             task = asyncio.create_task(ask(seen.url, asks(), client=client, profile=PLAIN))
             await until(lambda client=client, i=i: len(client.sent) >= i % 3)
             client.gone.set()
-            await asyncio.wait_for(task, 1)
+            await asyncio.wait_for(task, 60)
         await asyncio.sleep(0.1)
         ours = [task for task in asyncio.all_tasks() if "scripted" not in repr(task)]
         assert ours == [asyncio.current_task()]
