@@ -64,16 +64,24 @@ def client(
 
         serve(talk, server_name, server_port, inbrowser)
         return
-    if not question and (as_json or not sys.stdin.isatty()):
-        question = sys.stdin.read().strip()
-        if not question:
-            raise BadRequest("there is no question: give one, or send it on standard input")
+    question = question or _piped(as_json)
     if as_json:
         show_json(_whole(talk, question))
     elif question:
         _say(talk, [_user(question)], thinking)
     else:
         _converse(talk, thinking)
+
+
+def _piped(wanted: bool) -> str:
+    """The question on standard input; "" at a terminal, unless one is `wanted`."""
+    from pipelines.errors import BadRequest
+
+    if not wanted and sys.stdin.isatty():
+        return ""
+    if not (question := sys.stdin.read().strip()):
+        raise BadRequest("there is no question: give one, or send it on standard input")
+    return question
 
 
 def _endpoint(
