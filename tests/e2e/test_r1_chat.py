@@ -134,12 +134,20 @@ class Client:
         self.writer.transport.abort()
 
 
-async def ask(platform: Platform, words: str, model: str = KB, read: int = 0) -> Client:
-    """Send a streaming question; wait for at least `read` bytes of the answer."""
+async def ask(
+    platform: Platform,
+    words: str,
+    model: str = KB,
+    read: int = 0,
+    path: str = "/v1/chat/completions",
+    stream: bool = True,
+) -> Client:
+    """Send a question; wait for at least `read` bytes of the answer."""
     address = urlsplit(platform.running.url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port, limit=65536)
-    body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": words}]}).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.running.key}\r\n"
+    turns = [{"role": "user", "content": words}]
+    body = json.dumps({"model": model, "stream": stream, "messages": turns, "input": turns}).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {platform.running.key}\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     await writer.drain()
     if read:
@@ -169,6 +177,25 @@ async def test_the_model_server_is_let_go_at_once(platform: Platform, words: str
     client.leave()
     await until(lambda: asked.closed is not None, 60)
     assert (asked.closed or 0) - left < 30
+
+
+@pytest.mark.parametrize("words", ["ENDLESS leave?", "QUEUE leave?"])
+@pytest.mark.parametrize(
+    ("path", "stream"),
+    [("/v1/chat/completions", False), ("/v1/responses", True), ("/v1/responses", False), ("/api/chat", True),
+     ("/api/chat", False)],
+)  # fmt: skip
+async def test_it_is_let_go_whatever_the_protocol(platform: Platform, path: str, stream: bool, words: str) -> None:
+    before = len(platform.upstream.asked)
+    client = await ask(platform, words, path=path, stream=stream)
+    await until(lambda: len(platform.upstream.asked) > before, 10)
+    asked = platform.upstream.asked[-1]
+    await asyncio.sleep(0.1)
+    assert asked.closed is None
+    left = time.monotonic()
+    client.leave()
+    await until(lambda: asked.closed is not None, 10)
+    print(f"{path}, {words}: let go after {(asked.closed or 0) - left:.3f} s")
 
 
 async def test_leaving_at_any_moment_leaves_nothing_behind(platform: Platform) -> None:
