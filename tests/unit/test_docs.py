@@ -64,6 +64,33 @@ def test_every_error_is_documented() -> None:
         )
 
 
+def error_codes() -> dict[str, str]:
+    """Code of every error class in the sources, by the name of the class; of its base where it has none of its own."""
+    known = {kind.__name__: kind.code for kind in docs_reference.error_classes()}
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in repository_files() if is_source(path)]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    for _ in range(3):  # a class may come before its base
+        for node in classes:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name) and base.id in known]
+            own = re.findall(r"^    code = '(\w+)'", ast.unparse(node), re.MULTILINE)
+            if bases and node.name not in known:
+                known[node.name] = own[0] if own else known[bases[0]]
+    return known
+
+
+def is_source(path: Path) -> bool:
+    return path.suffix == ".py" and path.relative_to(ROOT).parts[0] in ("pipelines", "connectors", "services")
+
+
+def test_each_error_has_its_cause_and_fix_in_the_troubleshooting_page() -> None:
+    page = (ROOT / "docs/guides/troubleshooting.md").read_text(encoding="utf-8")
+    explained = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \| [^|]+ \|$", page, re.MULTILINE))
+    codes = error_codes()
+    assert codes["RecallTooLow"] == "recall_too_low", "classes outside of errors.py are found, too"
+    missing = {name: code for name, code in codes.items() if code not in explained}
+    assert not missing, f"no cause and fix in docs/guides/troubleshooting.md for {missing}"
+
+
 def test_every_command_is_documented() -> None:
     page = (docs_reference.REFERENCE / "cli.md").read_text(encoding="utf-8")
     commands = dict(docs_reference.commands())
