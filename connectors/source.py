@@ -68,6 +68,8 @@ class Fetched:
     version: str
     #: path or URL, for people
     address: str = ""
+    #: what citations call it, where only fetching tells; "" for the item's name
+    name: str = ""
 
 
 class Source(Protocol):

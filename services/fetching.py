@@ -83,7 +83,7 @@ class Fetching:
         origin = Origin(
             source_id=found.id, external_id=item.external_id, version=fetched.version, address=fetched.address
         )
-        name = found.options.get("prefix", "") + item.name
+        name = found.options.get("prefix", "") + (fetched.name or item.name)
         return await add_document(
             self._settings, self._store, self._jobs, found.knowledge_base_id, name, fetched.content, origin
         )

@@ -1,13 +1,21 @@
-"""Web pages and files by http(s) address."""
+"""Web pages and files by http(s) address: as a source, and one at a time for the command line."""
 
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from connectors.pages import CREDENTIALS, Pages, addresses_of, check_hosts
+from connectors.source import Fetched, Item, Source, Spec, Unlisted
 from pipelines.errors import NotFound, SourceUnavailable, TooLarge
 
+__all__ = ["CREDENTIALS", "OPTIONS", "SCHEDULE", "check", "fetch", "open_source"]
+
+OPTIONS: dict[str, str] = {}
+SCHEDULE = "1d"
 #: endings for what servers send without one in the path
 ENDINGS = {
     "text/html": ".html",
@@ -27,6 +35,40 @@ class WebDocument:
     name: str
     media_type: str
     content: bytes
+
+
+def check(spec: Spec) -> Spec:
+    """Raises BadRequest, Forbidden for a private network, SourceUnavailable for an unknown host."""
+    check_hosts(spec)
+    return replace(spec, location=" ".join(addresses_of(spec)))
+
+
+def open_source(spec: Spec) -> Source:
+    """The pages."""
+    return Web(spec)
+
+
+class Web:
+    """Pages by address as a source: an external id is an address."""
+
+    parallel = 2
+
+    def __init__(self, spec: Spec) -> None:
+        self._addresses = addresses_of(spec)
+        self._pages = Pages(spec)
+
+    async def items(self) -> AsyncIterator[Item | Unlisted]:
+        """Every address; whether there is something is seen when it is fetched."""
+        for address in self._addresses:
+            yield Item(external_id=address, name=address)
+
+    def fetch(self, item: Item, known: str) -> AbstractAsyncContextManager[Fetched | None]:
+        """The page."""
+        return self._pages.page(item, known)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._pages.close()
 
 
 def fetch(url: str, timeout: float = 30.0, limit: int = LIMIT) -> WebDocument:

@@ -17,6 +17,9 @@ from services.store.records import Source
 from tests.contract import postgres
 from tests.contract.job_parts import text_of
 from tests.contract.test_jobs import Api, Worker, api_for, settings_for
+from tests.contract.web_site import site
+
+LOOPBACK = {"sync.private_hosts": "127.0.0.1"}
 
 
 @pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -24,10 +27,12 @@ def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """A data directory with a worker."""
     data = tmp_path_factory.mktemp("sources")
     if request.param == "sqlite":
-        yield from serving(settings_for(data))
+        yield from serving(settings_for(data, **LOOPBACK))
     else:
         with postgres.server() as url:
-            yield from serving(settings_for(data, **{"store.url": postgres.new_database(url, f"s{uuid4().hex}")}))
+            yield from serving(
+                settings_for(data, **{"store.url": postgres.new_database(url, f"s{uuid4().hex}")}, **LOOPBACK)
+            )
 
 
 def serving(made: Any) -> Iterator[Any]:
@@ -242,6 +247,31 @@ async def test_syncs_of_one_source_come_one_after_another(api: Api, tmp_path: Pa
         await asyncio.sleep(0.05)
     assert counts(done) == {"listed": 8, "unchanged": 8}, "the second one, for all that were asked for meanwhile"
     assert len(await api.store.documents.list(source.knowledge_base_id)) == 8
+
+
+async def test_pages_of_a_site_are_followed(api: Api, tmp_path: Path) -> None:
+    with site() as served:
+        for name in "abc":
+            served.page(f"/{name}.txt", f"page {name} {text_of(1, seed=tmp_path.name + name)}", "text/plain")
+        served.sitemap("/sitemap.xml", "/a.txt", "/b.txt", "/c.txt", "/missing.txt")
+        source = await api.store.sources.create(
+            knowledge_base_id=await api.knowledge_base(), kind="sitemap", name=served.url, location=served.url,
+            options={}, schedule="", watch=False,
+        )  # fmt: skip
+        first = await synced(api, source)
+        assert (first.error, counts(first)) == ("", {"listed": 4, "added": 3, "deleted": 1})
+        served.page("/b.txt", "another text", "text/plain")
+        served.pages["/a.txt"] = (500, {}, b"")
+        served.pages["/c.txt"] = (410, {}, b"")
+        second = await synced(api, source)
+        assert counts(second) == {"listed": 4, "changed": 1, "deleted": 2, "failed": 1}
+        assert "a.txt answered 500" in second.problems[0]["error"]
+        names = {document.name for document in await api.store.documents.list(source.knowledge_base_id)}
+        assert names == {f"{served.url}/a.txt", f"{served.url}/b.txt"}
+        served.pages["/sitemap.xml"] = (503, {}, b"")
+        down = await synced(api, source)
+        assert (down.state, down.error_code) == ("failed", "source_unavailable")
+        assert len(await api.store.sources.known(source.id)) == 2
 
 
 async def test_a_watched_folder_is_followed(api: Api, tmp_path: Path) -> None:
