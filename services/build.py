@@ -16,7 +16,7 @@ from pipelines.errors import BadRequest, Conflict, NotFound
 from pipelines.ingest import IngestParts
 from pipelines.rag import DenseLeg, LexicalIndex, Rag, Reranker, TextEmbeddings, VectorIndex
 from pipelines.rerank import EmbeddingReranker
-from pipelines.types import Caller
+from pipelines.types import Caller, EmbeddingIdentity
 from services.chat_models import ChatModel, build_chat, build_utility, chosen_by_file
 from services.citations import signer_for
 from services.embedders import FIELDS, Embedders, Spec
@@ -72,7 +72,7 @@ def embedding_cache(data_dir: Path) -> Path:
     return (installed / "share" / "deepwell" if os.access(installed, os.W_OK) else data_dir) / "embedding"
 
 
-def build_vector_index(settings: Settings, embeddings: TextEmbeddings) -> VectorIndex:
+def build_vector_index(settings: Settings, identity: EmbeddingIdentity) -> VectorIndex:
     """The vector database for vectors of this embedding. Raises BadRequest."""
     from connectors.index.milvus import MilvusIndex
 
@@ -80,20 +80,24 @@ def build_vector_index(settings: Settings, embeddings: TextEmbeddings) -> Vector
     if not wanted.url:
         raise BadRequest("no vector database: run `deepwell up`, which starts Milvus Lite, or set DEEPWELL_INDEX__URL")
     token = wanted.token.get_secret_value()
-    return MilvusIndex(wanted.url, token, wanted.database, wanted.kind, identity=embeddings.identity)
+    return MilvusIndex(wanted.url, token, wanted.database, wanted.kind, identity=identity)
 
 
 def build_indexes(settings: Settings, embeddings: TextEmbeddings) -> tuple[VectorIndex, LexicalIndex]:
     """Vector database and full-text index for vectors of this embedding. Raises BadRequest."""
-    index, wanted = build_vector_index(settings, embeddings), settings.index
-    server = (wanted.url, wanted.token.get_secret_value(), wanted.database)
+    return build_vector_index(settings, embeddings.identity), build_lexical_index(settings)
+
+
+def build_lexical_index(settings: Settings) -> LexicalIndex:
+    """The full-text index that the settings name."""
+    wanted = settings.index
     if wanted.lexical == "milvus_bm25":
         from connectors.index.milvus_bm25 import MilvusLexicalIndex
 
-        return index, MilvusLexicalIndex(*server)
+        return MilvusLexicalIndex(wanted.url, wanted.token.get_secret_value(), wanted.database)
     from connectors.index.tantivy import TantivyIndex
 
-    return index, TantivyIndex(settings.data_dir / "lexical")
+    return TantivyIndex(settings.data_dir / "lexical")
 
 
 def build_embedders(settings: Settings, in_force: DenseLeg) -> Embedders:
@@ -103,7 +107,7 @@ def build_embedders(settings: Settings, in_force: DenseLeg) -> Embedders:
         wanted = settings.embedding.model_copy(update=dict(spec))
         embeddings = build_embeddings(settings.model_copy(update={"embedding": wanted}))
         await embeddings.prepare()
-        return DenseLeg(embeddings=embeddings, index=build_vector_index(settings, embeddings))
+        return DenseLeg(embeddings=embeddings, index=build_vector_index(settings, embeddings.identity))
 
     return Embedders(in_force, {name: getattr(settings.embedding, name) for name in FIELDS}, make)
 

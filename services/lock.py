@@ -93,7 +93,7 @@ def holder(data_dir: Path, name: str = "lock") -> Holder | None:
     """Who holds the lock now; None if nobody does, whatever the file says."""
     path = data_dir / name
     try:
-        file = os.open(path, os.O_RDWR)
+        file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     try:

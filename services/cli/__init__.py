@@ -18,6 +18,7 @@ from services.cli import (
     keys,
     knowledge_bases,
     models,
+    move,
     plan,
     prompt,
     run,
@@ -44,6 +45,7 @@ app.command("doctor")(run.doctor)
 app.command("plan")(plan.plan)
 app.command("mcp")(run.mcp)
 app.add_typer(knowledge_bases.app, name="kb")
+app.command("move")(move.move)
 app.command("add")(documents.add)
 app.command("rm")(documents.rm)
 app.add_typer(jobs.app, name="jobs")
