@@ -15,7 +15,7 @@ class Connection(asyncio.Protocol):
     """One connection: at most one request at a time. Fed by the event loop, read by one task or poured into a sink."""
 
     __slots__ = (
-        "_body", "_deadline", "_heard", "_held", "_keep", "_parser", "_paused", "_sink", "_timer", "_waiter",
+        "_body", "_deadline", "_heard", "_held", "_inside", "_keep", "_parser", "_paused", "_sink", "_timer", "_waiter",
         "_waiting", "closed", "complete", "headers", "loop", "lost", "received", "status", "transport", "used",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Connection(asyncio.Protocol):
         self.headers: dict[str, str] = {}
         self.complete = False
         self._keep = False
+        self._inside = True  # what comes belongs to no chunk, or to one that has begun
         self.received = 0
         self._body: list[bytes] = []
         self._waiting = 0
@@ -49,19 +50,36 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.received += len(data)
+        if self._sink is not None and (body := self._whole_chunk(data)):
+            self._heard = True
+            self._sink(body)
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(ModelUnavailable(f"what came is not HTTP ({error})"))
-        sink, body = self._sink, self._body
-        if sink is None:
+        if not data.endswith(b"\r\n"):
+            self._inside = True  # the size of the next chunk may have begun
+        if self._sink is None:
             self._wake()
-        elif len(body) == 1 and not (self._held or self._paused or self.complete or self.lost):  # the usual case
-            self._heard = True
-            self._waiting = 0
-            sink(body.pop())
         else:
             self._pour()
+
+    def _whole_chunk(self, data: bytes) -> bytes:
+        """The content of bytes that are one chunk (RFC 9112, 7.1) and nothing else; b"" for anything else.
+
+        A token comes in such a chunk nearly always, and the parser need not know of it where it stands between two.
+        """
+        if self._inside or self._held or self._body or self.lost is not None:
+            return b""
+        end = data.find(b"\r\n", 1, 8)
+        if end < 0 or not data.endswith(b"\r\n"):
+            return b""
+        try:
+            size = int(data[:end], 16)
+        except ValueError:
+            return b""
+        return data[end + 2 : -2] if size > 0 and len(data) == end + 4 + size else b""
 
     def eof_received(self) -> bool:
         return False
@@ -85,6 +103,12 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self.status = self._parser.get_status_code()
 
+    def on_chunk_header(self) -> None:
+        self._inside = True
+
+    def on_chunk_complete(self) -> None:
+        self._inside = False
+
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
         self._waiting += len(body)
@@ -93,7 +117,7 @@ class Connection(asyncio.Protocol):
             self.transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        self.complete = self.status >= 200
+        self.complete, self._inside = self.status >= 200, True
         self._keep = self._parser.should_keep_alive()
         if not self.complete:  # 100 Continue and the like: the answer itself follows
             self.status, self.headers = 0, {}

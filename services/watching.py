@@ -4,8 +4,8 @@ The id is the client's `X-Request-Id`, or made here. It goes to the model server
 """
 
 import logging
+import os
 import re
-import secrets
 import time
 from collections.abc import Mapping
 
@@ -80,7 +80,7 @@ def watch_of(scope: Scope) -> Watch:
             chosen = value.decode("latin-1")
         elif name == b"traceparent":
             parent = parent_of(value.decode("latin-1"))
-    return Watch(chosen if chosen and REQUEST_ID.match(chosen) else "req-" + secrets.token_hex(8), parent)
+    return Watch(chosen if chosen and REQUEST_ID.match(chosen) else "req-" + os.urandom(8).hex(), parent)
 
 
 def route_of(scope: Mapping[str, object]) -> str:

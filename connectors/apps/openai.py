@@ -4,7 +4,7 @@ The wire profile is the one that every client accepts: line ends are "\\n", one 
 every frame, reasoning and content never in one delta, usage once, keep-alives as comments, errors without `choices`.
 """
 
-import secrets
+import os
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -103,7 +103,7 @@ class Completion:
         self.request = request
         #: resolvable address of each chunk, filled when the sources come
         self.urls = urls
-        self.id = "chatcmpl-" + secrets.token_hex(12)
+        self.id = "chatcmpl-" + os.urandom(12).hex()
         self.created = int(time.time())
         self.hits: tuple[Hit, ...] = ()
         self._out = ReasoningOut(form)

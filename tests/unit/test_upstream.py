@@ -1,10 +1,13 @@
 """The HTTP client against a loopback server: framing, keep-alive, back-pressure, cancelling, silence, garbage."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from connectors.connection import HIGH_WATER
+from connectors.connection import HIGH_WATER, Connection
 from connectors.upstream import Upstream, authorization, event_data
 from pipelines.errors import ModelUnavailable
 from tests.unit.scripted_server import delta, raw, reply, scripted, sse
@@ -31,6 +34,38 @@ async def test_carriage_returns_comments_and_other_fields(step: int) -> None:
     body += b"data: one\r\ndata: two\r\n\r\ndata: end"
     async with scripted(reply(body, step=step)) as server:
         assert await collect(server.url) == [b'{"a":1}', b'{"b":2}', b"one\ntwo", b"end"]
+
+
+CONTENT = st.one_of(st.binary(min_size=1, max_size=40), st.sampled_from([b"0\r\n\r\n", b"5\r\nhello\r\n", b"\r\n"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(CONTENT, max_size=12), st.data())
+async def test_poured_chunks_are_whole_whatever_the_pieces(contents: list[bytes], data: st.DataObject) -> None:
+    head = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    extension = data.draw(st.sampled_from([b"", b";a=b"]))
+    chunks = [b"%x%b\r\n%b\r\n" % (len(each), extension, each) for each in contents]
+    sent = head + b"".join(chunks) + b"0\r\n\r\n"
+    if data.draw(st.booleans()):  # as servers send them
+        edges = [0, len(head)]
+        for each in chunks:
+            edges.append(edges[-1] + len(each))
+        edges.append(len(sent))
+    else:
+        edges = [0, *sorted(data.draw(st.lists(st.integers(1, len(sent) - 1), max_size=12))), len(sent)]
+    connection, poured = Connection(), list[bytes]()
+    connection.pour(poured.append, timeout=60)
+    for begin, end in pairwise(edges):
+        held = data.draw(st.booleans())
+        connection.hold(held)
+        connection.data_received(sent[begin:end])
+        if held:
+            connection.hold(False)
+    connection.pour(None)
+    connection.connection_lost(None)
+    assert b"".join(poured) == b"".join(contents)
+    assert poured[-1] == b""
+    assert connection.complete and connection.lost is None
 
 
 def test_event_data() -> None:
