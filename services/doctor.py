@@ -100,6 +100,8 @@ def exposure(settings: Settings) -> Check:
     found = f"listens on {host}: " + (
         "this machine only" if loopback else "others can reach it; an API key is asked for"
     )
+    if settings.metrics.port or settings.metrics.worker_port:
+        found += f"; metrics on {settings.metrics.host} ask for none"
     return Check("exposure", True, found)
 
 
@@ -138,6 +140,11 @@ def address(name: str, url: str, fix: str) -> Check:
     return Check(name, True, f"{parts.hostname}:{port} answers")
 
 
+def template(_: Settings) -> Check:
+    """Template and tokenizer can only be asked of a running model server; this says by which command."""
+    return Check("template and tokenizer", True, "asked of the model server by `deepwell doctor --model -`")
+
+
 def chat_server(settings: Settings) -> Check:
     """A model server named by a setting answers."""
     if not settings.chat.url:
@@ -171,6 +178,7 @@ CHECKS: tuple[Callable[[Settings], Check], ...] = (
     exposure,
     embedding_weights,
     stand_in,
+    template,
     chat_server,
     vector_database,
     state,

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from services import doctor, doctor_fix, doctor_host, doctor_network
+from services.probes import PROBES
 from services.settings import Settings, load_settings
 
 Serve = Callable[..., int]
@@ -174,6 +175,37 @@ def test_doctor_runs_them_all(tmp_path: Path) -> None:
     assert len(names) == len(set(names)) == len(doctor.CHECKS) + len(doctor_host.HOST_CHECKS)
     assert {"Ollama exposure", "unit files", "Compose", "window", "clock", "processes", "port"} <= set(names)
     assert all(check["ok"] or check["fix"] for check in report["checks"])
+
+
+#: traps of the articles -> the check that finds each, of this machine or of the model server
+TRAPS = {
+    "an Ollama open to the network": "Ollama exposure",
+    "curly quotes in a systemd unit": "unit files",
+    "localhost from inside a container": "addresses in a container",
+    "Dify's SSRF proxy": "Dify's proxy",
+    "Compose too old": "Compose",
+    "vLLM's paths outside /v1": "vLLM exposure",
+    "a wrong template": "template",
+    "a wrong tokenizer": "tokenizer round trip",
+    "a context too small": "window",
+    "a full disk": "disk",
+    "a port in use": "port",
+    "a wrong clock": "clock",
+    "too few open files": "open files",
+    "too few processes": "processes",
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_every_trap_of_the_articles_has_a_check(trap: str, tmp_path: Path) -> None:
+    checks = {check["name"] for check in doctor.examine(settings(data_dir=tmp_path, server__port=0))["checks"]}
+    assert TRAPS[trap] in checks | set(PROBES), trap
+
+
+def test_metrics_without_a_key_are_said(tmp_path: Path) -> None:
+    found = doctor.exposure(settings(metrics__host="0.0.0.0", metrics__port=9464))
+    assert "metrics on 0.0.0.0 ask for none" in found.found
+    assert "metrics" not in doctor.exposure(settings()).found
 
 
 def test_nothing_is_changed_without_fix(tmp_path: Path) -> None:
