@@ -5,6 +5,7 @@ its children at the end, with the times that were noted. No text goes into a spa
 """
 
 import re
+import threading
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
     from opentelemetry.trace import Span, Tracer
 
+STOP_SECONDS = 2.0
 #: https://www.w3.org/TR/trace-context/#traceparent-header
 TRACEPARENT = re.compile(r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")
 
@@ -40,7 +42,7 @@ class Tracing:
                 "at http://HOST:4318"
             )
         sampler = ParentBased(TraceIdRatioBased(settings.ratio))
-        self._provider = TracerProvider(sampler, Resource.create({"service.name": service}))
+        self._provider = TracerProvider(sampler, Resource.create({"service.name": service}), shutdown_on_exit=False)
         receiver = settings.endpoint.rstrip("/").removesuffix("/v1/traces") + "/v1/traces"
         self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter(endpoint=receiver)))
         self._tracer: Tracer = self._provider.get_tracer("deepwell")
@@ -77,9 +79,10 @@ class Tracing:
         return int((self._zero + seconds) * 1e9)
 
     def close(self) -> None:
-        """Send what waits; blocking, a few seconds at most."""
-        self._provider.force_flush(3000)
-        self._provider.shutdown()
+        """Send what waits; blocking, STOP_SECONDS at most: a receiver that is away must not hold up a stop."""
+        ending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        ending.start()
+        ending.join(STOP_SECONDS)
 
 
 def parent_of(value: str) -> str:

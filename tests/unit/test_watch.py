@@ -6,8 +6,10 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from pipelines import watch as watching
@@ -23,6 +25,7 @@ from services.tracing import Tracing, of_question, parent_of
 from services.watched_jobs import WatchedJobs
 from services.watching import Watching, watch_of
 
+ROOT = Path(__file__).parents[2]
 ENDPOINT = TracingSettings(endpoint="http://127.0.0.1:4318")
 
 
@@ -233,3 +236,28 @@ async def test_a_taken_port_is_named(free_port: int) -> None:
     with listening("127.0.0.1", free_port), pytest.raises(Conflict, match=f"port {free_port}"):
         async with metrics_port("127.0.0.1", free_port, text, "text/plain"):
             pass
+
+
+def test_a_receiver_that_is_away_holds_nobody_up(watch: Watch, free_port: int) -> None:
+    tracing = Tracing("deepwell", TracingSettings(endpoint=f"http://127.0.0.1:{free_port}"))
+    tracing.end(tracing.begin(watch, "GET /"), watch, {})
+    began = time.monotonic()
+    tracing.close()
+    assert time.monotonic() - began < 60, "a stop of the service waits for it; without a limit it would be minutes"
+
+
+def test_the_stacks_scraper_asks_the_ports_that_the_stack_opens() -> None:
+    stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    environment = stack["x-environment"]
+    scraped = yaml.safe_load((ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    ports = {
+        name: job["dns_sd_configs"][0]["port"] for job in scraped["scrape_configs"]
+        for name in job["dns_sd_configs"][0]["names"]
+    }  # fmt: skip
+    assert str(ports["service"]) == environment["DEEPWELL_METRICS__PORT"]
+    assert str(ports["worker"]) == environment["DEEPWELL_METRICS__WORKER_PORT"]
+    assert set(ports) <= set(stack["services"]), "every host is a service of the stack"
+    sources = yaml.safe_load((ROOT / "deploy" / "grafana" / "datasource.yml").read_text(encoding="utf-8"))
+    board = json.loads((ROOT / "deploy" / "grafana" / "deepwell.json").read_text(encoding="utf-8"))
+    uids = {panel["datasource"]["uid"] for panel in board["panels"]}
+    assert uids == {source["uid"] for source in sources["datasources"]}
