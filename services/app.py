@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipelines.errors import Conflict, RagError
 from services import errors
 from services.api import (
     ask,
@@ -125,7 +126,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_deepwell(settings) as deepwell:
+        async with contextlib.AsyncExitStack() as stack:
+            try:
+                deepwell = await stack.enter_async_context(open_deepwell(settings))
+            except RagError as error:
+                app.state.refused = error
+                raise
             app.state.deepwell = deepwell
             app.state.mcp = Mcp(app)
             gc.collect()
@@ -150,6 +156,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.metrics = counted
     app.watching = Watching(app.serve, counted, tracing, settings.log.questions)
     app.state.limits = Limits()
+    #: why it could not start, for `run`
+    app.state.refused = None
     app.state.recent = Recent()
     app.state.responses = StoredResponses(settings.server.stored_responses)
     for api in ROUTERS:
@@ -176,15 +184,18 @@ def allow_origins(app: FastAPI, wanted: str) -> None:
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM; open streams get 5 s to end."""
+    """Serve until SIGTERM; open streams get 5 s to end. Raises what it cannot start for: Unavailable, BadRequest …"""
     import uvicorn
 
     from services.client import Protocol
     from services.telemetry import configure_logging
 
     configure_logging(settings.log)
-    uvicorn.run(
-        create_app(settings),
+    app = create_app(settings)
+    # what is refused at the start is said in one line, by the caller; not as the traceback that uvicorn would log
+    logging.getLogger("uvicorn.error").addFilter(lambda _: app.state.refused is None)
+    config = uvicorn.Config(
+        app,
         host=settings.server.host,
         port=settings.server.port,
         http=Protocol,
@@ -192,6 +203,13 @@ def run(settings: Settings) -> None:
         access_log=False,
         timeout_graceful_shutdown=5,
     )
+    server = uvicorn.Server(config)
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):  # the latter is what uvicorn ends a failed start with
+        server.run()
+    if app.state.refused is not None:
+        raise app.state.refused
+    if not server.started:
+        raise Conflict(f"the service did not start on {settings.server.host} port {settings.server.port}: see its log")
 
 
 if __name__ == "__main__":

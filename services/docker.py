@@ -3,6 +3,8 @@
 import json
 import shutil
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ PORTS = {
 _OF_PROFILE = {"webui": "open-webui", "observability": "grafana"}
 #: lines of a container's log that are shown when it does not start
 LINES = 15
+#: seconds between two looks at a container that is to end
+POLL_SECONDS = 1.0
 
 
 class Docker:
@@ -95,9 +99,24 @@ class Docker:
     def pull_model(self, profile: str) -> None:
         """Run the step that brings the model, its progress shown. Raises Unavailable if it fails."""
         step = f"pull-{profile.partition('-')[0]}"
-        if self._show("docker", "compose", "up", "--detach", step) == 0:
-            self._show("docker", "compose", "logs", "--follow", "--no-log-prefix", "--tail", str(LINES), step)
+        if self._show("docker", "compose", "up", "--detach", step):
+            self._fail_on(*(one["Service"] for one in self.containers()))
+            raise Unavailable(f"{step}, which brings the model, could not be started: the lines above say why")
+        self._follow(step)
         self._fail_on(step)
+
+    def _follow(self, service: str) -> None:
+        """Show the log of a container until it has ended. (`logs --follow` may wait for ever for one that has.)"""
+        shown = ""
+        while True:
+            states = {one["Service"]: one["State"] for one in self.containers()}
+            log = self._run("docker", "compose", "logs", "--no-color", "--no-log-prefix", service).stdout
+            sys.stdout.write(log[len(shown) :] if log.startswith(shown) else log)
+            sys.stdout.flush()
+            shown = log
+            if states.get(service) in (None, "exited", "dead"):
+                return
+            time.sleep(POLL_SECONDS)
 
     def up(self, seconds: int) -> None:
         """Start everything and wait until it is ready. Raises Unavailable with the logs of what is not."""

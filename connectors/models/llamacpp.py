@@ -75,14 +75,15 @@ def main(arguments: Sequence[str]) -> int:
     gpus = [d for d in xllamacpp.get_device_info() if "GPU" in str(d["type"])]
     if not gpus and (problem := _too_large(model, context, options.parallel)):
         return _fail(*problem)
-    if not _port_is_free(options.port):
-        return _fail(EX_TEMPFAIL, f"port {options.port} of {HOST} is in use by another program")
+    if not _port_is_free(options.host, options.port):
+        return _fail(EX_TEMPFAIL, f"port {options.port} of {options.host} is in use by another program")
     return _serve(xllamacpp, _parameters(xllamacpp, options, context, bool(gpus)), model)
 
 
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m connectors.models.llamacpp", description=server_command.__doc__)
     parser.add_argument("--model", type=Path, required=True, help="GGUF file; of a split model the first one")
+    parser.add_argument("--host", default=HOST, help="address to listen on; the server asks nobody for a key")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--context", type=int, default=8192)
     parser.add_argument("--threads", type=int, default=0)
@@ -96,7 +97,7 @@ def _parameters(xllamacpp: Any, options: argparse.Namespace, context: int, gpu: 
     p = xllamacpp.CommonParams()
     p.model.path = str(options.model)
     p.model_alias = {options.alias or options.model.stem}
-    p.hostnames, p.port = [HOST], options.port
+    p.hostnames, p.port = [options.host], options.port
     p.n_ctx, p.n_parallel = context * options.parallel, options.parallel
     p.cpuparams.n_threads = p.cpuparams_batch.n_threads = options.threads or _cores()
     p.use_jinja = True
@@ -182,11 +183,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _port_is_free(port: int) -> bool:
+def _port_is_free(host: str, port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((HOST, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

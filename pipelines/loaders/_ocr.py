@@ -5,6 +5,7 @@ One model reads Chinese, Japanese, English and the other languages of the Latin 
 
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -96,6 +97,7 @@ def _reads_down(image: Any, line: Line) -> bool:
 
 @cache
 def _engine() -> Any:
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports its use; see connectors/e5
     from rapidocr import EngineType, RapidOCR
 
     parts = {f"{part}.engine_type": EngineType.OPENVINO for part in ("Det", "Cls", "Rec")}

@@ -33,28 +33,50 @@ def _unprivileged() -> list[str]:
     return ["runuser", "-u", "postgres", "--"]
 
 
+class Cluster:
+    """A server in a directory of its own; it may be stopped and started again, on the same port."""
+
+    def __init__(self) -> None:
+        programs, self._user = binaries(), _unprivileged()
+        self._folder = Path(tempfile.mkdtemp(prefix="deepwell-pg-"))
+        if self._user:
+            shutil.chown(self._folder, "postgres")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        data = self._folder / "data"
+        self._control = [*self._user, str(programs / "pg_ctl"), "-D", str(data), "-w"]
+        init = [*self._user, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        self._run([*init, "--no-sync"])
+        self.url = f"postgresql://postgres@127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-h 127.0.0.1 -p {self._port} -k {self._folder} -c fsync=off -c max_connections=60"
+        self._run([*self._control, "-o", options, "-l", str(self._folder / "log"), "start"])
+
+    def stop(self) -> None:
+        """Stop it at once, as a crash would."""
+        self._run([*self._control, "-m", "immediate", "stop"])
+
+    def remove(self) -> None:
+        """Remove everything of it."""
+        shutil.rmtree(self._folder)
+
+    def _run(self, command: list[str]) -> None:
+        subprocess.run(command, check=True, capture_output=True, cwd=self._folder)
+
+
 @contextmanager
 def server() -> Iterator[str]:
     """A running server; gives its URL without a database's name. Stopped and removed at the end."""
-    programs, user = binaries(), _unprivileged()
-    folder = Path(tempfile.mkdtemp(prefix="deepwell-pg-"))
-    if user:
-        shutil.chown(folder, "postgres")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    control = [*user, str(programs / "pg_ctl"), "-D", str(data), "-w"]
-    init = [*user, str(programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-    subprocess.run([*init, "--no-sync"], check=True, capture_output=True, cwd=folder)
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -c fsync=off -c max_connections=60"
-    start = [*control, "-o", options, "-l", str(folder / "log"), "start"]
-    subprocess.run(start, check=True, capture_output=True, cwd=folder)
+    cluster = Cluster()
+    cluster.start()
     try:
-        yield f"postgresql://postgres@127.0.0.1:{port}"
+        yield cluster.url
     finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=folder)
-        shutil.rmtree(folder)
+        cluster.stop()
+        cluster.remove()
 
 
 def new_database(url: str, name: str) -> str:
