@@ -131,7 +131,7 @@ class MilvusIndex:
             f"knowledge base {knowledge_base_id} was embedded with {old.get('model', 'another model')} "
             f"({old.get('revision', '?')}, {old.get('dimension', '?')} dimensions), but the embedding in force is "
             f"{identity.model} ({identity.revision}, {identity.dimension} dimensions): set DEEPWELL_EMBEDDING__SERVER "
-            f"and DEEPWELL_EMBEDDING__MODEL back, or embed it anew with `deepwell kb reembed`"
+            f"and DEEPWELL_EMBEDDING__MODEL back, or embed it anew with `deepwell kb reembed {knowledge_base_id}`"
         )
 
     def _find(self, client: Any, knowledge_base_id: str, anew: bool = False) -> str | None:
