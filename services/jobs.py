@@ -209,7 +209,7 @@ class Jobs:
     async def get(self, job_id: str) -> Job:
         """One job. Raises NotFound."""
         found = await self.statuses([job_id])
-        if job_id in found:
+        if job_id in found and found[job_id].name not in (SYNC, REMOVE_SOURCE):  # those are shown with their source
             return (await self._shown([found[job_id]]))[0]
         document = await self._store.documents.of_job(job_id)  # added while paused, or the job's record is too old
         if document is None:

@@ -26,6 +26,7 @@ from services import notes
 from services.build import build_lexical_index, build_vector_index
 from services.lock import holder, turn
 from services.moving_check import Places, compared
+from services.moving_sources import move_sources
 from services.settings import Settings
 from services.store.chunks import chunk_of
 from services.store.database import Row
@@ -148,6 +149,7 @@ class Move:
             self._say(f"{base.name}: {len(rows) - len(todo) + moved.now} of {len(rows)} documents")
         if moved.now:
             await index[1].flush(base.id)
+        await move_sources(self._old, self._new, base.id, (self._source, self._after.data_dir))
 
     async def _batch(self, rows: list[dict[str, Any]], moved: Moved, index: tuple[VectorIndex, VectorIndex]) -> None:
         """Originals, vectors and words first, rows last: from then on searches see these documents."""

@@ -15,7 +15,7 @@ import pytest
 from pipelines.errors import Conflict, NotFound
 from services.store.records import Source
 from tests.contract import postgres
-from tests.contract.job_parts import text_of
+from tests.contract.job_parts import text_of, wait_for
 from tests.contract.test_jobs import Api, Worker, api_for, settings_for
 from tests.contract.web_site import site
 
@@ -328,4 +328,4 @@ async def test_a_killed_sync_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Pa
         chunks, vectors, words = await api.stored(source.knowledge_base_id)
         assert chunks == vectors == words and len(chunks) == 6
         assert len(api.embedded()) == 6
-        assert not list((tmp_path / "data" / "work").iterdir())
+        await asyncio.to_thread(wait_for, lambda: not list((tmp_path / "data" / "work").glob("sync-*")), 60)
