@@ -85,5 +85,9 @@ class EmbeddingBatcher:
         return batch
 
     async def _embed(self, texts: list[str]) -> tuple[Vectors, list[int]]:
-        vectors = await self.embeddings.embed_passages(texts)
-        return vectors, await asyncio.to_thread(self.embeddings.count_tokens, texts)
+        # counted meanwhile: nobody waits for it after the vectors are there
+        counting = asyncio.ensure_future(asyncio.to_thread(self.embeddings.count_tokens, texts))
+        try:
+            return await self.embeddings.embed_passages(texts), await counting
+        finally:
+            counting.cancel()

@@ -100,6 +100,7 @@ async def ping_server(url: str, headers: Mapping[str, str]) -> None:
         raise ModelUnavailable(f"the model server at {url} is still loading its model")
 
 
+@functools.cache
 def public_id(model: str) -> str:
     """A model's name as clients may have it in a path or a list: the last part, `-` for what paths cannot hold."""
     plain = model.rstrip("/").rpartition("/")[2]

@@ -50,7 +50,7 @@ class StreamedCompletion(Response):
         self._send: Send
         self._client: Client | None = None
         self._begun = self._ended = self._gone = False
-        self._frames = 0  # sent so far
+        self._frames = self._signs = 0  # sent so far; those that only show that we are there
         self._seen, self._quiet_since = 0, 0.0  # how many there were when there was last something new, and when
         self._silence: asyncio.Future[None] | None = None
 
@@ -136,7 +136,17 @@ class StreamedCompletion(Response):
             self._seen, self._quiet_since = self._frames, now
         elif not self._ended and now - self._quiet_since >= (QUIET if self._begun else PATIENCE):
             self._quiet_since = now
-            self._silence = asyncio.ensure_future(self._write(KEEP_ALIVE if self._begun else b""))
+            self._silence = asyncio.ensure_future(self._write(self._sign()))
+
+    def _sign(self) -> bytes:
+        """What says that we are there. Some clients' timers take no comment for one: before the model's first word,
+        every fourth sign is a line of thinking.
+        """
+        self._signs += 1
+        if not self._begun:
+            return b""
+        silent = self._frames == self._signs - 1
+        return self._completion.waiting() if silent and self._signs % 4 == 0 else KEEP_ALIVE
 
 
 class Round:

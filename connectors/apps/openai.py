@@ -27,6 +27,12 @@ from pipelines.types import Citation, Event, Finish, Hit, Message, Reasoning, So
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+#: shown among the thinking while the model server has not begun
+WAITING: dict[Language, str] = {
+    "en": "Waiting for the model…\n",
+    "ja": "モデルの応答を待っています…\n",
+    "zh": "正在等待模型……\n",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,8 @@ class ChatRequest:
     model: str
     messages: tuple[Message, ...]
     stream: bool = False
-    include_usage: bool = False
+    #: True: in a frame of its own at the end; None: on the last frame, as DeepSeek does; False: nowhere in a stream
+    include_usage: bool | None = None
     max_tokens: int | None = None
     how: Options = field(default_factory=Options)
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -52,11 +59,12 @@ def parse_chat(body: bytes) -> ChatRequest:
         raise BadRequest("`messages` must be a list with at least one message")
     limit = data.get("max_completion_tokens") or data.get("max_tokens")
     options = data.get("stream_options")
+    wanted = options.get("include_usage") if isinstance(options, dict) else None
     return ChatRequest(
         model=model,
         messages=linked(_message(m, i) for i, m in enumerate(messages)),
         stream=data.get("stream") is True,
-        include_usage=isinstance(options, dict) and options.get("include_usage") is True,
+        include_usage=wanted if isinstance(wanted, bool) else None,
         max_tokens=whole(limit),
         how=options_of(data),
         extra=data,
@@ -160,7 +168,7 @@ class Completion:
         closing = [self._frame(delta) for delta in self._out.close()]
         notes = annotations(self._out.answer(), finish.citations, self.urls)
         root: dict[str, Any] = {"warnings": list(finish.warnings)} if finish.warnings else {}
-        if not self.request.include_usage:
+        if self.request.include_usage is None:
             root["usage"] = usage_body(finish.usage)
         frames = [*closing, self._frame({"annotations": notes} if notes else {}, self._reason(finish), **root)]
         if self.request.include_usage:
@@ -173,6 +181,11 @@ class Completion:
         if not self._source_events:
             return role
         return role + self._data({"choices": [], "event": status(SEARCHING[self._language], done=False)})
+
+    def waiting(self) -> bytes:
+        """A line of thinking that says what is waited for; a comment where the client is shown no thinking apart."""
+        form = self._out.form
+        return self._frame({form: WAITING[self._language]}) if form.startswith("reasoning") else KEEP_ALIVE
 
     def relayed(self) -> Frames | None:
         """What the frames of the answer are made of; None where a frame has to be made of each delta."""

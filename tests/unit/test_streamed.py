@@ -216,6 +216,39 @@ async def test_an_answer_without_a_word_is_a_sentence() -> None:
 # -- slow servers, slow clients, clients that leave ----------------------------------------------------------------
 
 
+async def test_a_long_silence_before_the_first_word_is_told_as_thinking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cherry Studio's timer counts deltas, not comments."""
+    monkeypatch.setattr(streamed, "PATIENCE", 0.05)
+    monkeypatch.setattr(streamed, "QUIET", 0.05)
+    went_on = asyncio.Event()
+
+    async def run(path: str, writer: asyncio.StreamWriter) -> None:
+        if not path.endswith("/models"):
+            await went_on.wait()
+        await (WINDOW if path.endswith("/models") else reply(SEPARATE))(path, writer)
+
+    async with scripted(run) as seen:
+        client = Client()
+        work = asyncio.create_task(ask(seen.url, asks(), client=client))
+        async with asyncio.timeout(30):
+            while b"Waiting for the model" not in client.body:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        went_on.set()
+        await work
+    assert client.text("reasoning_content").startswith("Waiting for the model…\n")
+    assert client.text("reasoning_content").endswith("Let me look.")
+    assert client.text("content").startswith("Twenty-five days")
+
+
+@pytest.mark.parametrize(("options", "places"), [({}, [1, 0]), ({"include_usage": True}, [0, 1]),
+                                                ({"include_usage": False}, [0, 0])])  # fmt: skip
+async def test_usage_comes_once_or_not_at_all(options: dict[str, Any], places: list[int]) -> None:
+    async with scripted(server(SEPARATE)) as seen:
+        client = await ask(seen.url, asks(stream_options=options))
+    with_usage = [frame for frame in client.frames if isinstance(frame, dict) and "usage" in frame]
+    assert [len([f for f in with_usage if bool(f["choices"]) is has]) for has in (True, False)] == places
+
+
 async def test_a_slow_server_commits_the_status_and_keeps_the_client_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streamed, "PATIENCE", 0.05)
     monkeypatch.setattr(streamed, "QUIET", 0.1)
