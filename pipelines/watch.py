@@ -53,6 +53,8 @@ class Watch:
     passages: int = 0
     #: who asked: the name of the key
     caller: str = ""
+    #: which of the client's own users, as the client says; "" where it says nothing
+    user: str = ""
 
     def note(self, name: str, began: float, ended: float, error: str = "") -> None:
         """A step that has ended."""

@@ -63,6 +63,7 @@ class Watching:
             log.debug("%s %d in %.3f s", route, watch.status, seconds, extra={"fields": fields})
             return
         used = watch.usage
+        fields |= {"user": watch.user} if watch.user else {}
         fields |= {"model": watch.model, "outcome": watch.outcome, "error": watch.error}
         fields |= {"first_token": watch.first_token} if used else {}
         fields |= {"prompt": used.prompt, "thinking": used.reasoning, "completion": used.completion} if used else {}
@@ -74,13 +75,16 @@ class Watching:
 
 def watch_of(scope: Scope) -> Watch:
     """A record with the client's request id and trace, or an id of its own."""
-    chosen = parent = ""
+    chosen = parent = user = ""
     for name, value in scope["headers"]:
         if name == HEADER:
             chosen = value.decode("latin-1")
         elif name == b"traceparent":
             parent = parent_of(value.decode("latin-1"))
-    return Watch(chosen if chosen and REQUEST_ID.match(chosen) else "req-" + os.urandom(8).hex(), parent)
+        elif name == b"x-openwebui-user-id":
+            user = value.decode("latin-1")
+    request_id = chosen if chosen and REQUEST_ID.match(chosen) else "req-" + os.urandom(8).hex()
+    return Watch(request_id, parent, user=user if REQUEST_ID.match(user) else "")
 
 
 def route_of(scope: Mapping[str, object]) -> str:

@@ -261,3 +261,9 @@ def test_the_stacks_scraper_asks_the_ports_that_the_stack_opens() -> None:
     board = json.loads((ROOT / "deploy" / "grafana" / "deepwell.json").read_text(encoding="utf-8"))
     uids = {panel["datasource"]["uid"] for panel in board["panels"]}
     assert uids == {source["uid"] for source in sources["datasources"]}
+
+
+@pytest.mark.parametrize(("sent", "kept"), [(b"6f1c-22", "6f1c-22"), (b"a b\n", ""), (b"x" * 200, "")])
+def test_open_webuis_user_is_in_the_record(sent: bytes, kept: str) -> None:
+    assert watch_of({"headers": [(b"x-openwebui-user-id", sent)]}).user == kept
+    assert watch_of({"headers": []}).user == ""
