@@ -12,6 +12,7 @@ import pytest
 import yaml
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from connectors.pump import Pump
 from pipelines import watch as watching
 from pipelines.errors import BadRequest, Conflict, ModelUnavailable
 from pipelines.types import Finish, Usage
@@ -267,3 +268,18 @@ def test_the_stacks_scraper_asks_the_ports_that_the_stack_opens() -> None:
 def test_open_webuis_user_is_in_the_record(sent: bytes, kept: str) -> None:
     assert watch_of({"headers": [(b"x-openwebui-user-id", sent)]}).user == kept
     assert watch_of({"headers": []}).user == ""
+
+
+async def test_no_chunk_after_the_first_pays_for_the_clock() -> None:
+    sent: list[bytes] = []
+    noted: list[int] = []
+
+    def send(frames: bytes) -> None:
+        sent.append(frames)
+
+    pumping = Pump(None, None, send)  # type: ignore[arg-type]
+    pumping.at_first(lambda: noted.append(1))
+    for frames in (b"a", b"b", b"c"):
+        pumping._send(frames)
+    assert sent == [b"a", b"b", b"c"] and noted == [1]
+    assert pumping._send is send, "afterwards the function of the client itself is called"
