@@ -132,7 +132,7 @@ def environment(wanted: Wanted, profiles: Sequence[str], found: Plan | None) -> 
             f"{wanted.model} in {found.quantization} is not in Ollama's library: take vllm, or another size"
         )
     pull = {"DEEPWELL_VLLM_PULL_IMAGE": f"vllm/vllm-openai:v{found.row.version}"} if engine == "vllm" else {}
-    host = sum(found.memory.values()) if found.request.hardware.gpu is None else found.download
+    host = found.memory["in_main_memory"] if found.request.hardware.gpu is None else found.download
     return (
         values
         | pull

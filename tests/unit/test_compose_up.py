@@ -110,6 +110,8 @@ def test_what_it_writes_is_valid_and_planned(checkout: Path, wanted: Wanted, har
     assert ("device_ids" in said) == service.endswith("-gpu")
     if wanted.gpus:
         assert said.count('"device_ids": ["0", "1", "2", "3"]') == 1, "the plan's GPUs, and no others beside them"
+    limit = int(model["deploy"]["resources"]["limits"]["memory"]) / GIB  # type: ignore[index]
+    assert limit == pytest.approx({"ollama-cpu": 10, "ollama-gpu": 8, "vllm-cpu": 48}.get(service, limit), abs=1)
     assert model["read_only"] is True and "healthcheck" in model, "what lies over the file takes nothing away"
     assert ("open-webui" in services) == ("webui" in wanted.more)
     assert "secret" not in (checkout / ".env").read_text().lower().replace("no secrets: those are", "").replace(
