@@ -11,6 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from dulwich import porcelain
 
 from pipelines.errors import Conflict, NotFound
 from services.store.records import Source
@@ -274,6 +275,42 @@ async def test_pages_of_a_site_are_followed(api: Api, tmp_path: Path) -> None:
         assert len(await api.store.sources.known(source.id)) == 2
 
 
+async def test_a_repository_is_followed(api: Api, tmp_path: Path) -> None:
+    upstream, who = tmp_path / "upstream", b"Test <test@example.com>"
+    await asyncio.to_thread(porcelain.init, str(upstream))
+
+    def commit(**texts: str) -> None:
+        for name, text in texts.items():
+            (upstream / f"{name}.txt").write_text(text)
+            porcelain.add(str(upstream), [str(upstream / f"{name}.txt")])
+        porcelain.commit(str(upstream), message=b"change", author=who, committer=who)
+
+    await asyncio.to_thread(commit, a=text_of(1, 12, f"{tmp_path.name}a"), b=text_of(1, 12, f"{tmp_path.name}b"))
+    source = await api.store.sources.create(
+        knowledge_base_id=await api.knowledge_base(), kind="git", name=str(upstream), location=str(upstream),
+        options={"prefix": "repo/"}, schedule="", watch=False,
+    )  # fmt: skip
+    first = await synced(api, source)
+    assert (first.error, counts(first)) == ("", {"listed": 2, "added": 2})
+    await asyncio.to_thread(commit, b=text_of(1, 12, f"{tmp_path.name}changed"))
+    assert counts(await synced(api, source)) == {"listed": 2, "changed": 1, "unchanged": 1}
+    found = (await api.store.documents.list(source.knowledge_base_id))[0]
+    assert (found.name, found.source, found.external_id) == ("repo/a.txt", f"{upstream}#a.txt", "a.txt")
+
+
+async def test_what_is_due_is_synced(api: Api, tmp_path: Path) -> None:
+    write(tmp_path, a=text_of(1, seed=tmp_path.name))
+    source = await make(api, tmp_path)
+    await api.store.sources.configure(source.id, schedule="6h")
+    await api.store.sources.mark_due(source.id, time.time() - 3600)  # while nobody ran
+    end = time.monotonic() + 60
+    while (found := await api.store.sources.get(source.id)).state != "succeeded" or found.due is None:
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.1)
+    assert counts(found) == {"listed": 1, "added": 1}
+    assert found.due - time.time() == pytest.approx(6 * 3600, abs=120)
+
+
 async def test_a_watched_folder_is_followed(api: Api, tmp_path: Path) -> None:
     folder = tmp_path / "watched"
     write(folder, a=text_of(1, seed=f"{tmp_path.name}a"))
@@ -307,15 +344,9 @@ async def killed_at(tmp_path: Path, step: str, when: str) -> AsyncIterator[tuple
     worker.kill()
 
 
-@pytest.mark.parametrize(
-    ("step", "when"),
-    [
-        ("fetch", "before"),
-        *(pytest.param(*one, marks=pytest.mark.slow) for one in [
-            ("list", "before"), ("list", "after"), ("fetch", "after"), ("delete", "before"), ("delete", "after")
-        ]),
-    ],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["list", "fetch", "delete"])
 async def test_a_killed_sync_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, step: str, when: str) -> None:
     write(tmp_path / "docs", **{f"f{n}": text_of(1, 12, str(n)) for n in range(6)})
     async with killed_at(tmp_path, step, when) as (api, source, worker):
