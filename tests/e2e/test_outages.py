@@ -1,0 +1,79 @@
+"""PostgreSQL goes away in the middle of questions: each is answered or refused in words, and it heals by itself."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.contract import postgres
+from tests.e2e.conftest import Running, start, stop
+
+
+def ask(running: Running) -> tuple[int, dict[str, Any]]:
+    """One question over HTTP: status and body."""
+    answer = httpx.post(
+        f"{running.url}/v1/ask", json={"question": "Where is the boiler room key?", "knowledge_bases": ["keys"]},
+        headers={"Authorization": f"Bearer {running.key}"}, timeout=120, trust_env=False,
+    )  # fmt: skip
+    return answer.status_code, answer.json()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_postgresql_away_in_the_middle_of_questions(tmp_path: Path) -> None:
+    cluster = postgres.Cluster()
+    cluster.start()
+    running = start(tmp_path / "data", env={"DEEPWELL_STORE__URL": postgres.new_database(cluster.url, "questions")})
+    try:
+        (tmp_path / "boiler.txt").write_text("The boiler room key hangs behind the kitchen door.\n")
+        running.cli("kb", "create", "keys")
+        assert running.cli("add", str(tmp_path / "boiler.txt"), "--kb", "keys")["documents"][0]["state"] == "succeeded"
+        service, worker = running.pid("services.app"), running.pid("services.worker")
+        answers: list[tuple[int, dict[str, Any]]] = []
+        ended = threading.Event()
+
+        def keep_asking() -> None:
+            while not ended.is_set():
+                answers.append(ask(running))
+
+        asking = [threading.Thread(target=keep_asking) for _ in range(3)]
+        for thread in asking:
+            thread.start()
+        wait(lambda: len(answers) >= 3)
+        cluster.stop()
+        wait(lambda: any(status == 503 for status, _ in answers))
+        parts = httpx.get(f"{running.url}/readyz", timeout=30, trust_env=False).json()["parts"]
+        assert "the database does not answer" in parts["state"]
+        cluster.start()
+        before = len(answers)
+        wait(lambda: any(status == 200 for status, _ in answers[before + 3 :]))
+        ended.set()
+        for thread in asking:
+            thread.join(120)
+        for status, body in answers:
+            if status == 200:
+                assert body["citations"][0]["document"] == "boiler.txt"
+            else:
+                assert status == 503, body
+                assert "the database does not answer" in str(body), body
+        assert ask(running)[0] == 200
+        assert (running.pid("services.app"), running.pid("services.worker")) == (service, worker), (
+            "nothing was restarted"
+        )
+        (tmp_path / "later.txt").write_text("The ladder is in the shed.\n")
+        assert running.cli("add", str(tmp_path / "later.txt"), "--kb", "keys")["documents"][0]["state"] == "succeeded"
+    finally:
+        stop(running)
+        cluster.stop()
+        cluster.remove()
+
+
+def wait(condition: Any, seconds: float = 120) -> None:
+    """Return once the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
