@@ -22,7 +22,7 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=1_000_000)]
 
 
-@router.get("", responses=responses())
+@router.get("", responses=responses(NotFound))
 async def list_jobs(
     caller: Ingester,
     deepwell: Parts,

@@ -113,7 +113,8 @@ def test_no_field_of_the_contract_is_refused(http: httpx.Client) -> None:
         *HISTORY,
         {"role": "user", "content": [{"type": "text", "text": QUESTION}, {"type": "file", "file": {}}]},
     ]
-    lint(http.post("/v1/chat/completions", json=body(messages=messages, **FIELDS)).content)
+    counted = FIELDS | {"stream_options": {"include_usage": True}}
+    lint(http.post("/v1/chat/completions", json=body(messages=messages, **counted)).content)
     for name, value in FIELDS.items():
         answer = http.post("/v1/chat/completions", json=body("hello", **{name: value, "stream": False}))
         assert answer.status_code == 200, f"{name}: {answer.text}"
