@@ -72,6 +72,7 @@ class Metrics:
         self._of_model = cache(self._children_of_model)
         self._leg = cache(self.retrieval.labels)
         self._request = cache(self.requests.labels)
+        self._question = cache(self.questions.labels)
 
     def note_request(self, watch: Watch, route: str) -> None:
         """A request that has ended, and the question in it if there was one."""
@@ -81,7 +82,7 @@ class Metrics:
                 self._leg(step.name).observe(step.ended - step.began)
         if not watch.outcome:
             return
-        self.questions.labels(watch.model, watch.outcome).inc()
+        self._question(watch.model, watch.outcome).inc()
         if watch.error:
             self.errors.labels(watch.error).inc()
         used = watch.usage
