@@ -140,8 +140,8 @@ def _against_peer(running: Running, folder: Path) -> dict[str, object]:
     for turn in range(TURNS):
         ours.append(service.ingest(f"turn{turn}", files))
         done = subprocess.run(
-            [python, str(Path(__file__).with_name("langchain_stack.py")), model, str(folder / f"{turn}.db"), *paths],
-            capture_output=True, text=True, check=False, env=os.environ | {"TOKENIZERS_PARALLELISM": "false"},
+            [python, "-P", str(Path(__file__).with_name("langchain_stack.py")), model, str(folder / f"{turn}.db"), *paths],
+            capture_output=True, text=True, check=False, env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
         theirs.append(json.loads(done.stdout.splitlines()[-1]))
