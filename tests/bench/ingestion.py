@@ -139,10 +139,10 @@ def _against_peer(running: Running, folder: Path) -> dict[str, object]:
     ours, theirs = [], []
     for turn in range(TURNS):
         ours.append(service.ingest(f"turn{turn}", files))
-        done = subprocess.run(
-            [python, "-P", str(Path(__file__).with_name("langchain_stack.py")), model, str(folder / f"{turn}.db"), *paths],
-            capture_output=True, text=True, check=False, env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""},
-        )  # fmt: skip
+        # -P: this folder has a `platform.py`, which is not the one that others import
+        command = [python, "-P", str(Path(__file__).with_name("langchain_stack.py")), model, str(folder / f"{turn}.db")]
+        environment = os.environ | {"TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": ""}
+        done = subprocess.run([*command, *paths], capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr[-2000:]
         theirs.append(json.loads(done.stdout.splitlines()[-1]))
     again = min((service.ingest("turn0", files) for _ in range(3)), key=lambda found: float(found["wall_s"]))
