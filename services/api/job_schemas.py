@@ -18,6 +18,16 @@ class Reembed(Body):
     passage_prefix: str = ""
 
 
+class Comparison(BaseModel):
+    """Whether both indexes hold what SQL says; the worker puts right what differs, at its start and every hour."""
+
+    knowledge_base: str
+    chunks: int
+    lost_vectors: int
+    lost_words: int
+    orphans: int = Field(description="Passages in an index that no document has.")
+
+
 class Job(BaseModel):
     """The ingestion or the deletion of a document; or the deletion or the re-embedding of a knowledge base.
 

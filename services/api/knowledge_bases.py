@@ -6,17 +6,19 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from pipelines.errors import Conflict, Forbidden, NotFound
+from pipelines.ingest import IngestParts
 from pipelines.types import JobState
 from services.api.deps import Parts, iso
 from services.api.documents import removal
 from services.api.following import EVENTS, follow
-from services.api.job_schemas import Job, Jobs, Reembed, Removal
+from services.api.job_schemas import Comparison, Job, Jobs, Reembed, Removal
 from services.api.jobs import shown as shown_job
 from services.api.schemas import KnowledgeBase, KnowledgeBaseCreate, KnowledgeBases
 from services.auth import Admin, Ingester, Retriever
 from services.build import Deepwell
 from services.embedders import FIELDS
 from services.errors import responses
+from services.repair import scan
 from services.store import records
 from services.store.documents import ACTIVE
 from services.streamed import STREAM_HEADERS
@@ -83,6 +85,22 @@ async def rechunk_knowledge_base(knowledge_base: str, caller: Ingester, deepwell
     documents = await deepwell.store.documents.list(base.id, states=RESTING, limit=1_000_000)
     queued = [await deepwell.jobs.retry(document.id, again=True) for document in documents]
     return Jobs(jobs=[await shown_job(deepwell, job) for job in queued])
+
+
+@router.get("/{knowledge_base}/check", responses=responses(NotFound))
+async def check_knowledge_base(knowledge_base: str, caller: Ingester, deepwell: Parts) -> Comparison:
+    """Compare both indexes with SQL: what is missing in them, and what nobody has any more. Changes nothing."""
+    base = await deepwell.knowledge_base(caller, knowledge_base)
+    leg = await deepwell.embedders.of(base)
+    parts = IngestParts(embeddings=leg.embeddings, index=leg.index, lexical=deepwell.lexical)
+    found = await scan(deepwell.store, parts, base.id)
+    return Comparison(
+        knowledge_base=base.name,
+        chunks=found.chunks,
+        lost_vectors=len(found.lost_vectors),
+        lost_words=len(found.lost_words),
+        orphans=len(found.orphans),
+    )
 
 
 @router.post("/{knowledge_base}/reembed", status_code=202, responses=responses(NotFound, Conflict))

@@ -70,6 +70,20 @@ def rechunk(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> No
     show_json(queued) if as_json else print(f"{name}: {len(queued['jobs'])} documents are read again")
 
 
+@app.command("check")
+def check(name: Name, as_json: AsJson = False, data_dir: DataDir = None) -> None:
+    """Compare both indexes with the database: what is missing, what nobody has any more. Exit code 3 if they differ."""
+    from services.cli.client import Api
+
+    found = Api(data_dir).call("GET", f"/v1/knowledge_bases/{name}/check")
+    lost = (f"{found['lost_vectors']} vectors and {found['lost_words']} texts are missing", f"{found['orphans']} are")
+    differs = found["lost_vectors"] or found["lost_words"] or found["orphans"]
+    words = f"{', '.join(lost)} nobody's; the worker mends it within the hour, and at its start"
+    show_json(found) if as_json else print(f"{name}: {found['chunks']} passages; {words if differs else 'all well'}")
+    if differs:
+        raise typer.Exit(3)
+
+
 @app.command("reembed")
 def reembed(
     name: Name,

@@ -25,7 +25,7 @@ from services.job import Job
 from services.jobs import Jobs
 from services.lock import DirectoryLock
 from services.reconcile import reconcile
-from services.repair import repair
+from services.repair import repair, scan
 from services.settings import Settings, load_settings
 from services.store.records import Document
 from services.store.store import Store
@@ -403,6 +403,8 @@ async def test_indexes_that_lost_or_kept_something_are_put_right(api: Api) -> No
     stranger = (await api.store.passages.get([base], ids[:1]))[ids[0]]
     await made.lexical.upsert([replace(stranger, id="nobody's")])
     await made.lexical.flush()
+    found = await scan(api.store, made, base)
+    assert (len(found.lost_vectors), len(found.lost_words), found.orphans) == (5, 2, ["nobody's"])
     assert await repair(api.store, made, knowledge_base, 4, again) == 7
     assert asked == [5, 1]
     assert await api.stored(base) == whole

@@ -44,6 +44,7 @@ ROUTES: dict[tuple[str, str], tuple[Any, str]] = {
     ("GET", "/v1/knowledge_bases"): (None, "retrieve"),
     ("GET", "/v1/knowledge_bases/handbook"): (None, "retrieve"),
     ("GET", "/v1/knowledge_bases/handbook/documents"): (None, "retrieve"),
+    ("GET", "/v1/knowledge_bases/handbook/check"): (None, "ingest"),
     ("GET", "/v1/jobs"): (None, "ingest"),
     ("GET", "/v1/sources"): (None, "ingest"),
     ("GET", "/v1/keys"): (None, "admin"),

@@ -70,6 +70,9 @@ def test_pause_resume_and_read_anew_from_the_command_line(deepwell: Running, tmp
     refused = cli("jobs", "resume", job["id"], "--data-dir", str(deepwell.data_dir))
     assert refused.returncode == 2
     assert "is succeeded, not paused" in refused.stderr
+    compared = deepwell.cli("kb", "check", "slow")
+    assert compared.pop("chunks") > 0
+    assert compared == {"knowledge_base": "slow", "lost_vectors": 0, "lost_words": 0, "orphans": 0}
     [again] = deepwell.cli("kb", "rechunk", "slow")["jobs"]
     assert deepwell.cli("jobs", "watch", again["id"])["state"] == "succeeded"
 
