@@ -114,7 +114,7 @@ def test_no_field_of_the_contract_is_refused(http: httpx.Client) -> None:
         {"role": "user", "content": [{"type": "text", "text": QUESTION}, {"type": "file", "file": {}}]},
     ]
     counted = FIELDS | {"stream_options": {"include_usage": True}}
-    lint(http.post("/v1/chat/completions", json=body(messages=messages, **counted)).content)
+    lint(http.post("/v1/chat/completions", json=body(messages=messages, **counted)).content, usage_asked=True)
     for name, value in FIELDS.items():
         answer = http.post("/v1/chat/completions", json=body("hello", **{name: value, "stream": False}))
         assert answer.status_code == 200, f"{name}: {answer.text}"
