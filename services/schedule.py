@@ -18,6 +18,10 @@ from services.store.store import Store
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+#: a watched folder without changes is looked for so often: it may have gone
+WATCH_MS = 2000
+#: what cannot be watched is tried again after this
+AGAIN_SECONDS = 60.0
 #: a change rarely comes alone
 SETTLE_SECONDS = 1.0
 _UNITS: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -91,10 +95,13 @@ class Schedule:
         from watchfiles import awatch
 
         folder = Path(source.location)
+        begun = False
         try:
-            await self._tell(source, "")
-            await self._store.sources.mark_due(source.id, time.time())  # what changed while nobody watched
-            async for changes in awatch(folder, watch_filter=None, rust_timeout=5000, yield_on_timeout=True):
+            async for changes in awatch(folder, watch_filter=None, rust_timeout=WATCH_MS, yield_on_timeout=True):
+                if not begun:  # the watch works; what changed before it did is looked for now
+                    begun = True
+                    await self._tell(source, "")
+                    await self._store.sources.mark_due(source.id, time.time())
                 if changes:
                     await self._store.sources.mark_due(source.id, time.time() + SETTLE_SECONDS)
                 elif not await asyncio.to_thread(folder.is_dir):
@@ -102,7 +109,9 @@ class Schedule:
         except (OSError, RuntimeError) as error:  # not there, or too many folders for the kernel's limit
             often = source.schedule or "no schedule"
             await self._tell(source, f"changes are not seen at once ({error}); it is looked at by {often} instead")
-            await asyncio.sleep(60)
+            await asyncio.sleep(AGAIN_SECONDS)
+        except RagError as error:
+            log.warning("watching %s is put off: %s", folder, error)
 
     async def _tell(self, source: Source, trouble: str) -> None:
         if source.watch_error != trouble:

@@ -11,9 +11,11 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from dulwich import porcelain
 
 from pipelines.errors import Conflict, NotFound
+from services.store import tables
 from services.store.records import Source
 from tests.contract import postgres
 from tests.contract.job_parts import text_of, wait_for
@@ -309,6 +311,25 @@ async def test_what_is_due_is_synced(api: Api, tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
     assert counts(found) == {"listed": 1, "added": 1}
     assert found.due - time.time() == pytest.approx(6 * 3600, abs=120)
+
+
+async def test_a_folder_that_cannot_be_watched_says_so(api: Api, tmp_path: Path) -> None:
+    source = await make(api, tmp_path / "none", watch=True)
+    end = time.monotonic() + 60
+    while not (found := await api.store.sources.get(source.id)).watch_error:
+        assert time.monotonic() < end, found
+        await asyncio.sleep(0.1)
+    assert found.watch_error.startswith("changes are not seen at once (")
+
+
+async def test_sources_go_with_their_knowledge_base(api: Api, tmp_path: Path) -> None:
+    write(tmp_path, a=text_of(1, seed=tmp_path.name))
+    source = await synced(api, await make(api, tmp_path))
+    gone = await api.jobs.delete_knowledge_base(source.knowledge_base_id)
+    assert (await api.jobs.wait(gone.id, timeout=60)).state == "succeeded"
+    with pytest.raises(NotFound):
+        await api.store.sources.get(source.id)
+    assert source.id not in {row[0] for row in await api.store.database.rows(sa.select(tables.sources.c.id))}
 
 
 async def test_a_watched_folder_is_followed(api: Api, tmp_path: Path) -> None:
