@@ -219,7 +219,7 @@ async def test_nothing_is_written_where_a_name_is_taken(tmp_path: Path, target: 
 
 
 async def test_what_cannot_be_moved_is_refused(tmp_path: Path, target: Settings) -> None:
-    source = await old_place(tmp_path, 4)
+    source = await old_place(tmp_path)
     with pytest.raises(BadRequest, match="no data directory"):
         await move(target, tmp_path / "nowhere", [], quiet)
     with pytest.raises(BadRequest, match="DEEPWELL_DATA_DIR"):

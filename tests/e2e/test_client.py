@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,24 @@ def upstream() -> Iterator[Upstream]:
     server.stop()
 
 
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`deepwell …` in this process: exit code, standard output, standard error."""
+    from services.cli import main
+
+    def command(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["deepwell", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return command
+
+
 def test_one_answer_for_a_program(upstream: Upstream, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("secret-token\n")
     done = cli("client", "How many days?", "--url", upstream.url, "--token-file", str(tmp_path / "token"), "--json")
@@ -50,17 +69,19 @@ def test_one_answer_for_a_program(upstream: Upstream, tmp_path: Path) -> None:
     assert "warning" not in done.stderr
 
 
-def test_the_flags_of_the_articles_script(upstream: Upstream) -> None:
+def test_the_flags_of_the_articles_script(upstream: Upstream, run: Run) -> None:
     endpoint = upstream.url.removesuffix("/v1")
-    done = cli("client", "How many days?", "--eas_endpoint", endpoint, "--eas_token", "abc", "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["answer"] == ANSWER
-    assert "ps" in done.stderr and "DEEPWELL_CLIENT__TOKEN" in done.stderr and "abc" not in done.stderr
+    code, out, err = run("client", "How many days?", "--eas_endpoint", endpoint, "--eas_token", "abc", "--json")
+    assert code == 0, err
+    assert json.loads(out)["answer"] == ANSWER
+    assert "ps" in err and "DEEPWELL_CLIENT__TOKEN" in err and "abc" not in err
 
 
-def test_the_token_comes_from_the_environment(upstream: Upstream) -> None:
-    env = {"DEEPWELL_CLIENT__URL": upstream.url, "DEEPWELL_CLIENT__TOKEN": "from-env"}
-    assert cli("client", "Hi?", env=env).returncode == 0
+def test_the_token_comes_from_the_environment(upstream: Upstream, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPWELL_CLIENT__URL", upstream.url)
+    monkeypatch.setenv("DEEPWELL_CLIENT__TOKEN", "from-env")
+    code, out, err = run("client", "Hi?")
+    assert code == 0 and ANSWER in out and THOUGHT in out, err
     assert upstream.headers[-1]["authorization"] == "Bearer from-env"
 
 
@@ -105,21 +126,13 @@ chat._converse(asyncio.run(connect(sys.argv[1], "")), True)
     ],
 )
 def test_what_is_wrong_is_said(
-    upstream: Upstream, tmp_path: Path, arguments: list[str], said: str, code: int, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    upstream: Upstream, tmp_path: Path, run: Run, arguments: list[str], said: str, code: int
 ) -> None:  # fmt: skip
-    import re
-
-    from services.cli import main
-
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong")
     filled = [a.format(url=upstream.url, root=upstream.url.removesuffix("/v1"), wrong=wrong) for a in arguments]
-    monkeypatch.setattr(sys, "argv", ["deepwell", "client", "Hi?", *filled])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    told = capsys.readouterr().err
-    assert ended.value.code == code, told
+    found, _, told = run("client", "Hi?", *filled)
+    assert found == code, told
     assert re.search(said, told, re.DOTALL), told
 
 
