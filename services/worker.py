@@ -40,6 +40,8 @@ TAKEN = 8
 #: sources synced at once
 SYNCED = 4
 POLL_SECONDS = 0.2
+#: between two looks at a queue that hardly ever has something: looking costs CPU time
+RARE_SECONDS = 2.0
 RECONCILE_SECONDS = 5.0
 #: who tidies up the data directory just now
 TIDYING = "tidying.lock"
@@ -132,7 +134,8 @@ async def _launch(settings: Settings, executor: str) -> None:
     )
     DBOS.launch()  # in the event loop's own thread: workflows then run on this loop, beside the parts
     for name, taken in ((INGEST_QUEUE, TAKEN), (DELETE_QUEUE, 1), (REEMBED_QUEUE, 1), (SYNC_QUEUE, SYNCED)):
-        await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=POLL_SECONDS)
+        poll = RARE_SECONDS if name == REEMBED_QUEUE else POLL_SECONDS
+        await DBOS.register_queue_async(name, worker_concurrency=taken, polling_interval_sec=poll)
 
 
 async def _tidy(settings: Settings, store: Store, jobs: Jobs, workflows: Workflows) -> None:
