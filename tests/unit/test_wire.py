@@ -42,7 +42,7 @@ def stream(
                 yield event
 
     async def run() -> bytes:
-        request = ChatRequest(model="m", messages=(Message(role="user", content="q"),), include_usage=usage)
+        request = ChatRequest(model="m", messages=(Message(role="user", content="q"),), include_usage=usage or None)
         completion = Completion(request, {"c": "http://x/c/t"}, form=form, source_events=cards)
         answer, client = StreamedCompletion(completion, {}), Client()
         answer.events, answer.delivered = source(), lambda event: (event,)
