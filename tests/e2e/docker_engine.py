@@ -62,16 +62,13 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
 
 def images(folder: Path, environment: dict[str, str]) -> None:
     """The base of our own image, and PostgreSQL, from Debian's packages."""
-    sources = "\n".join(
-        path.read_text() for path in Path("/etc/apt").glob("sources.list*/**/*") if path.is_file()
-    ) + _text(Path("/etc/apt/sources.list"))
-    found = re.search(r"^URIs:\s*(\S+)", sources, re.MULTILINE) or re.search(r"^deb\s+(\S+)", sources, re.MULTILINE)
     suite = re.search(r"^VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text(), re.MULTILINE)
-    if found is None or suite is None:
+    archive = archive_of(suite[1]) if suite else ""
+    if suite is None or not archive:
         pytest.skip("no Debian archive is configured here")
     root = folder / "rootfs"
     wanted = "--include=python3,python3-venv,ca-certificates"
-    made = ["debootstrap", "--variant=minbase", wanted, suite[1], str(root), found[1]]
+    made = ["debootstrap", "--variant=minbase", wanted, suite[1], str(root), archive]
     if subprocess.run(made, capture_output=True, check=False).returncode:
         pytest.skip(f"debootstrap cannot make a system here: {_text(root / 'debootstrap' / 'debootstrap.log')[-500:]}")
     shutil.copy(CERTIFICATES, root / "etc/ssl/certs/ca-certificates.crt")
@@ -84,6 +81,18 @@ def images(folder: Path, environment: dict[str, str]) -> None:
         [*build, "-f", STAND_INS / "postgres.Dockerfile", "-t", POSTGRES, STAND_INS],
         env=environment | {"DOCKER_BUILDKIT": "0"}, check=True,
     )  # fmt: skip
+
+
+def archive_of(suite: str) -> str:
+    """The archive from which this machine has its own packages; "" for none."""
+    for path in (Path("/etc/apt/sources.list"), *Path("/etc/apt/sources.list.d").glob("*")):
+        for stanza in _text(path).split("\n\n"):
+            fields = dict(re.findall(r"^(\w+):\s*(.+)$", stanza, re.MULTILINE))
+            if suite in fields.get("Suites", "").split() and "main" in fields.get("Components", "").split():
+                return str(fields["URIs"]).split()[0]
+        if line := re.search(rf"^deb\s+(?:\[[^]]*\]\s+)?(\S+)\s+{suite}\s+main", _text(path), re.MULTILINE):
+            return line[1]
+    return ""
 
 
 def _text(path: Path) -> str:
