@@ -58,6 +58,10 @@ def engine(folder: Path) -> Iterator[dict[str, str]]:
     finally:
         daemon.terminate()
         daemon.wait(60)
+        for mounted in (folder / "exec" / "netns").glob(
+            "*"
+        ):  # the daemon leaves it, and nothing could remove the folder
+            subprocess.run(["umount", mounted], capture_output=True, check=False)
 
 
 def images(folder: Path, environment: dict[str, str]) -> None:
