@@ -27,6 +27,8 @@ SAMPLES = next(
 )
 QUESTION = "How many days of paid annual leave do full-time staff have at Tarnwick?"
 EXIT_DOCUMENTS, EXIT_UNREACHABLE = 3, 4
+#: seconds of waiting for a part after which it is named, and after which there is no more waiting
+SILENT, GIVE_UP = 5.0, 120.0
 #: times a child may end before it first serves
 STARTS = 3
 
@@ -151,15 +153,20 @@ class Platform:
         return holder(self.data_dir, "worker.lock") is not None
 
     async def _until_ready(self) -> None:
-        """Wait until a question can be answered. Raises Unavailable with what is missing, after two minutes."""
-        async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-            deadline = time.monotonic() + 120
+        """Wait until a question can be answered, and say for what. Raises Unavailable after two minutes."""
+        async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
+            began, told = time.monotonic(), ""
             while True:
                 response = await client.get(f"{self.url}/readyz")
                 if response.status_code == 200:
                     return
-                if time.monotonic() > deadline:
-                    raise Conflict(f"not ready after two minutes: {response.text}")
+                parts = response.json().get("parts", {})
+                missing = "; ".join(f"{part}: {state}" for part, state in parts.items() if state != "ok")
+                if time.monotonic() - began > GIVE_UP:
+                    raise Unavailable(f"not ready after two minutes: {missing}")
+                if missing != told and time.monotonic() - began > SILENT:
+                    say(f"waiting for {missing}")
+                    told = missing
                 await asyncio.sleep(0.2)
 
     async def _watch(self) -> None:

@@ -1,5 +1,6 @@
-"""PostgreSQL goes away in the middle of questions: each is answered or refused in words, and it heals by itself."""
+"""PostgreSQL or Milvus goes away in the middle of questions: each is answered or refused in words, and heals."""
 
+import socket
 import threading
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from tests.contract import postgres
+from tests.contract.lite import Lite
 from tests.e2e.conftest import Running, start, stop
 
 
@@ -69,6 +71,58 @@ def test_postgresql_away_in_the_middle_of_questions(tmp_path: Path) -> None:
         stop(running)
         cluster.stop()
         cluster.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_milvus_away_at_the_start_and_in_the_middle_of_questions_and_jobs(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    log = tmp_path / "data.log"
+    servers: list[Lite] = []
+
+    def milvus_comes() -> None:
+        wait(lambda: log.exists() and "waiting for" in log.read_text())
+        servers.append(Lite(tmp_path / "milvus", port))
+
+    coming = threading.Thread(target=milvus_comes)
+    coming.start()
+    running = start(tmp_path / "data", env={"DEEPWELL_INDEX__URL": f"http://127.0.0.1:{port}"})
+    try:
+        coming.join()
+        (said,) = (line for line in log.read_text().splitlines() if line.startswith("waiting for"))
+        assert "index" in said
+        assert str(port) in said
+        (tmp_path / "boiler.txt").write_text("The boiler room key hangs behind the kitchen door.\n")
+        running.cli("kb", "create", "keys")
+        assert running.cli("add", str(tmp_path / "boiler.txt"), "--kb", "keys")["documents"][0]["state"] == "succeeded"
+        assert ask(running)[0] == 200
+        servers[0].kill()
+        status, body = ask(running)
+        assert status == 503
+        assert str(port) in str(body)
+        (tmp_path / "ladder.txt").write_text("The ladder is in the shed.\n")
+        added = running.cli("add", str(tmp_path / "ladder.txt"), "--kb", "keys", "--no-wait")["documents"][0]["id"]
+        time.sleep(5)  # the job meets the absence
+        servers[0].start()
+        wait(lambda: ask(running)[0] == 200)
+
+        wait(lambda: document(running, added)["state"] == "succeeded")
+        assert len(document(running, added)["error"] or "") == 0
+    finally:
+        stop(running)
+        for server in servers:
+            server.kill()
+
+
+def document(running: Running, document_id: str) -> dict[str, Any]:
+    """A document of the knowledge base as REST shows it."""
+    answer = httpx.get(
+        f"{running.url}/v1/documents/{document_id}", headers={"Authorization": f"Bearer {running.key}"},
+        timeout=30, trust_env=False,
+    )  # fmt: skip
+    return dict(answer.json())
 
 
 def wait(condition: Any, seconds: float = 120) -> None:
