@@ -69,12 +69,13 @@ async def make(api: Api, folder: Path, base: str = "", watch: bool = False, **op
 
 
 async def settled(api: Api, source: Source, timeout: float = 120.0) -> Source:
-    """The source once its sync has ended and its documents have."""
+    """The source once its sync has ended, its documents have, and passages of old versions have left the indexes."""
     end = time.monotonic() + timeout
     while True:  # another process does it: there is nothing here to wait on
         found = await api.store.sources.get(source.id)
         states = await api.store.sources.states(source.id)
-        if found.state not in ("queued", "running") and not {"queued", "running", "deleting"} & set(states):
+        ended = found.state not in ("queued", "running") and not {"queued", "running", "deleting"} & set(states)
+        if ended and not await api.store.chunks.to_sweep():
             return found
         assert time.monotonic() < end, (found, states)
         await asyncio.sleep(0.05)
