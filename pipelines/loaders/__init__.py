@@ -7,9 +7,11 @@ adding a file: nothing here names one. Libraries are imported inside `load`, so 
 import errno
 import pkgutil
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -85,6 +87,14 @@ class Options:
     extend: Callable[[float], None] = _no_clock
     #: told the words of a page that was read from a picture: page number and its layout
     layout: Callable[[int, "Layout"], None] | None = None
+
+    @contextmanager
+    def slow(self, seconds: float) -> Iterator[None]:
+        """Time for work that is slow by nature, given back where it was not needed."""
+        begin = time.monotonic()
+        self.extend(seconds)
+        yield
+        self.extend(time.monotonic() - begin - seconds)
 
 
 @dataclass(frozen=True, slots=True)

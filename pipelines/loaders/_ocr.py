@@ -6,9 +6,7 @@ One model reads Chinese, Japanese, English and the other languages of the Latin 
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -16,7 +14,7 @@ from itertools import pairwise
 from statistics import mean, median
 from typing import Any
 
-from pipelines.loaders import Layout, Options, Word
+from pipelines.loaders import Layout, Word
 from pipelines.markup import one_line
 
 #: what to do where the extra is missing, to end a message
@@ -54,15 +52,6 @@ class Line:
 def is_installed() -> bool:
     """Whether the extra `ocr` is there."""
     return find_spec("rapidocr") is not None
-
-
-@contextmanager
-def slow(options: Options) -> Iterator[None]:
-    """Time for one page, given back where it was not needed."""
-    begin = time.monotonic()
-    options.extend(PAGE_SECONDS)
-    yield
-    options.extend(time.monotonic() - begin - PAGE_SECONDS)
 
 
 def recognise(image: Any) -> list[Line]:

@@ -1,10 +1,8 @@
 """Ruled tables of PDF pages: pdfplumber finds the cells, pdfium reads what stands in them. The extra `tables`."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any
@@ -88,7 +86,7 @@ class Tables:
         if found and before and before[0] == index - 1 and before[1].goes_on_in(found[0]):
             header = before[2]
             if found[0].rows[0] != header:
-                found[0] = Table(found[0].box, found[0].columns, (header, *found[0].rows), found[0].height)
+                found[0] = replace(found[0], rows=(header, *found[0].rows))
         if found:
             self._open = (index, found[-1], found[-1].rows[0])
         return found
@@ -96,7 +94,7 @@ class Tables:
     def _find(self, page: Any, content: Any, index: int) -> list[Table]:
         if page.get_rotation() or not _is_ruled(page):
             return []
-        with _slow(self._options):
+        with self._options.slow(PAGE_SECONDS):
             try:
                 plumbed = self._document.pages[index]
                 grids = sorted(plumbed.find_tables()[:_MOST_TABLES], key=lambda grid: (grid.bbox[1], grid.bbox[0]))
@@ -217,11 +215,3 @@ def _is_table(found: Table) -> bool:
     filled = [row for row in found.rows if any(row)]
     columns = sum(any(column) for column in zip(*found.rows, strict=False))
     return len(filled) > 1 and columns > 1
-
-
-@contextmanager
-def _slow(options: Options) -> Any:
-    begin = time.monotonic()
-    options.extend(PAGE_SECONDS)
-    yield
-    options.extend(time.monotonic() - begin - PAGE_SECONDS)

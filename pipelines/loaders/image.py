@@ -74,7 +74,7 @@ def _page(picture: Any, number: int, count: int, options: Options) -> Page:
     shrink = min(1.0, (_ocr.MOST_DOTS / (whole.width * whole.height)) ** 0.5)
     if shrink < 1:
         whole = whole.resize((int(whole.width * shrink), int(whole.height * shrink)))
-    with _ocr.slow(options):
+    with options.slow(_ocr.PAGE_SECONDS):
         lines = _ocr.recognise(np.asarray(whole))
     if options.layout:
         options.layout(number, _ocr.layout(lines, (whole.width / shrink, whole.height / shrink), shrink))

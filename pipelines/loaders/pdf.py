@@ -149,7 +149,7 @@ def _recognised(page: Any, number: int, text: str, options: Options) -> str:
     scale = min(_ocr.DPI / 72, (_ocr.MOST_DOTS / max(1.0, width * height)) ** 0.5)
     if width * scale < 1 or height * scale < 1:  # a page so long and thin that nothing can stand on it
         return text
-    with _ocr.slow(options):
+    with options.slow(_ocr.PAGE_SECONDS):
         lines = _ocr.recognise(page.render(scale=scale, rev_byteorder=True).to_numpy()[:, :, :3])
     if not lines:
         return text

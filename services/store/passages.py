@@ -87,18 +87,9 @@ class Passages:
         Whoever calls this has a right to the passage already, see services.citations.
         """
         found = await self._database.row(
-            sa.select(chunks.c.document_id, chunks.c.position)
+            sa.select(chunks, documents.c.name)
             .join(documents, documents.c.id == chunks.c.document_id)
             .join(knowledge_bases, knowledge_bases.c.id == chunks.c.knowledge_base_id)
             .where(chunks.c.id == chunk_id, documents.c.deleted.is_(None), knowledge_bases.c.deleted.is_(None))
         )
-        if found is None:
-            return []
-        near = (chunks.c.document_id == found[0], chunks.c.position.between(found[1] - 1, found[1] + 1))
-        rows = await self._database.rows(
-            sa.select(chunks, documents.c.name)
-            .join(documents, documents.c.id == chunks.c.document_id)
-            .where(*near)
-            .order_by(chunks.c.position)
-        )
-        return [chunk_of(row, row[-1]) for row in rows]
+        return [] if found is None else await self.around([chunk_of(found, found[-1])], 1)

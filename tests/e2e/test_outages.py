@@ -1,6 +1,5 @@
 """PostgreSQL or Milvus goes away in the middle of questions: each is answered or refused in words, and heals."""
 
-import socket
 import threading
 import time
 from pathlib import Path
@@ -9,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from services.up import listening_port
 from tests.contract import postgres
+from tests.contract.job_parts import wait_for
 from tests.contract.lite import Lite
 from tests.e2e.conftest import Running, start, stop
 
@@ -44,14 +45,14 @@ def test_postgresql_away_in_the_middle_of_questions(tmp_path: Path) -> None:
         asking = [threading.Thread(target=keep_asking) for _ in range(3)]
         for thread in asking:
             thread.start()
-        wait(lambda: len(answers) >= 3)
+        wait_for(lambda: len(answers) >= 3)
         cluster.stop()
-        wait(lambda: any(status == 503 for status, _ in answers))
+        wait_for(lambda: any(status == 503 for status, _ in answers))
         parts = httpx.get(f"{running.url}/readyz", timeout=30, trust_env=False).json()["parts"]
         assert "the database does not answer" in parts["state"]
         cluster.start()
         before = len(answers)
-        wait(lambda: any(status == 200 for status, _ in answers[before + 3 :]))
+        wait_for(lambda: any(status == 200 for status, _ in answers[before + 3 :]))
         ended.set()
         for thread in asking:
             thread.join(120)
@@ -76,14 +77,12 @@ def test_postgresql_away_in_the_middle_of_questions(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_milvus_away_at_the_start_and_in_the_middle_of_questions_and_jobs(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = listening_port("127.0.0.1", 0)
     log = tmp_path / "data.log"
     servers: list[Lite] = []
 
     def milvus_comes() -> None:
-        wait(lambda: log.exists() and "waiting for" in log.read_text())
+        wait_for(lambda: log.exists() and "waiting for" in log.read_text())
         servers.append(Lite(tmp_path / "milvus", port))
 
     coming = threading.Thread(target=milvus_comes)
@@ -106,10 +105,10 @@ def test_milvus_away_at_the_start_and_in_the_middle_of_questions_and_jobs(tmp_pa
         added = running.cli("add", str(tmp_path / "ladder.txt"), "--kb", "keys", "--no-wait")["documents"][0]["id"]
         time.sleep(5)  # the job meets the absence
         servers[0].start()
-        wait(lambda: ask(running)[0] == 200)
+        wait_for(lambda: ask(running)[0] == 200)
 
-        wait(lambda: document(running, added)["state"] == "succeeded")
-        assert len(document(running, added)["error"] or "") == 0
+        wait_for(lambda: document(running, added)["state"] == "succeeded")
+        assert not document(running, added)["error"]
     finally:
         stop(running)
         for server in servers:
@@ -123,11 +122,3 @@ def document(running: Running, document_id: str) -> dict[str, Any]:
         timeout=30, trust_env=False,
     )  # fmt: skip
     return dict(answer.json())
-
-
-def wait(condition: Any, seconds: float = 120) -> None:
-    """Return once the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.1)
