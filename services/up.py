@@ -269,8 +269,7 @@ def show_samples(data_dir: Path) -> bool:
     from services.cli.documents import expand, follow, upload
 
     api = Api(data_dir)
-    with contextlib.suppress(Conflict):
-        api.call("POST", "/v1/knowledge_bases", json={"name": "samples", "description": "About Deepwell and its field"})
+    api.ensure_knowledge_base("samples", "About Deepwell and its field")
     documents: list[dict[str, Any]] = [upload(api, "samples", name, file) for name, file in expand(str(SAMPLES or ""))]
     documents = follow(api, "samples", documents, quiet=not sys.stderr.isatty())
     for document in documents:

@@ -43,19 +43,13 @@ def embeddings(
         import torch
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
-        raise ModelUnavailable(
-            f"the library sentence-transformers is not installed ({error}): run "
-            "`pip install 'deepwell[sentence-transformers]'` (on a machine without GPU, torch's CPU build first)"
-        ) from error
+        raise _missing(error) from error
     if threads:
         torch.set_num_threads(threads)
     try:
         loaded = SentenceTransformer(model, cache_folder=str(cache_dir / "hub"), token=api_key or None)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelUnavailable(
-            f"the embedding model {model!r} cannot be loaded: {error}. Check the name or folder, and the network if "
-            "it is to be downloaded"
-        ) from error
+        raise _unloadable(f"embedding model {model!r}", error) from error
     return SentenceTransformerEmbeddings(loaded, model, query_prefix, passage_prefix)
 
 
@@ -69,18 +63,25 @@ def reranker(url: str = "", model: str = "", *, api_key: str = "") -> Reranker:
     try:
         from sentence_transformers import CrossEncoder
     except ImportError as error:
-        raise ModelUnavailable(
-            f"the library sentence-transformers is not installed ({error}): run "
-            "`pip install 'deepwell[sentence-transformers]'` (on a machine without GPU, torch's CPU build first)"
-        ) from error
+        raise _missing(error) from error
     try:
         loaded = CrossEncoder(model, token=api_key or None)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelUnavailable(
-            f"the reranking model {model!r} cannot be loaded: {error}. Check the name or folder, and the network if "
-            "it is to be downloaded"
-        ) from error
+        raise _unloadable(f"reranking model {model!r}", error) from error
     return CrossEncoderReranker(loaded, model)
+
+
+def _missing(error: ImportError) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"the library sentence-transformers is not installed ({error}): run "
+        "`pip install 'deepwell[sentence-transformers]'` (on a machine without GPU, torch's CPU build first)"
+    )
+
+
+def _unloadable(what: str, error: Exception) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"the {what} cannot be loaded: {error}. Check the name or folder, and the network if it is to be downloaded"
+    )
 
 
 class CrossEncoderReranker:

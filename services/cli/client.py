@@ -50,6 +50,11 @@ class Api:
             self._answered = True
             return _json(response)
 
+    def ensure_knowledge_base(self, name: str, description: str = "") -> None:
+        """Make a knowledge base, unless it is there already, which is the usual case."""
+        with contextlib.suppress(errors.Conflict):
+            self.call("POST", "/v1/knowledge_bases", json={"name": name, "description": description})
+
     @contextlib.contextmanager
     def stream(self, path: str, body: Json) -> Iterator[Iterator[Json]]:
         """The `data:` events of a streamed answer, as JSON objects."""

@@ -1,6 +1,5 @@
 """`deepwell add` and `deepwell rm`."""
 
-import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,12 +27,10 @@ def add(
     data_dir: DataDir = None,
 ) -> None:
     """Add documents to a knowledge base, which is made if it is not there yet."""
-    from pipelines.errors import Conflict
     from services.cli.client import Api
 
     api = Api(data_dir)
-    with contextlib.suppress(Conflict):  # it is there already, which is the usual case
-        api.call("POST", "/v1/knowledge_bases", json={"name": kb})
+    api.ensure_knowledge_base(kb)
     if password == "-":
         password = typer.prompt("Password", hide_input=True, err=True)
     documents = [upload(api, kb, name, source, password) for argument in paths for name, source in expand(argument)]

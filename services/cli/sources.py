@@ -1,6 +1,5 @@
 """`deepwell source add|list|status|sync|change|rm`: documents that come by themselves."""
 
-import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -43,12 +42,10 @@ def add(
     data_dir: DataDir = None,
 ) -> None:
     """Add a source to a knowledge base, which is made if it is not there yet, and begin its first sync."""
-    from pipelines.errors import Conflict
     from services.cli.client import Api
 
     api = Api(data_dir)
-    with contextlib.suppress(Conflict):  # it is there already, which is the usual case
-        api.call("POST", "/v1/knowledge_bases", json={"name": kb})
+    api.ensure_knowledge_base(kb)
     body: Json = {
         "kind": kind, "location": _location(kind, location or [], data_dir), "knowledge_base": kb, "name": name,
         "options": dict(_pair(one) for one in option or []), "credentials": _secrets(secret or []),
